@@ -1,0 +1,98 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! Bugs to plant, so that a check can be shown to fail.
+
+macro_rules! bugs {
+    ($($(#[doc = $doc:literal])+ $name:ident = $slug:literal,)*) => {
+        /// A way to get the state machine wrong. Most were shipped by somebody once.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        pub enum Bug {
+            $($(#[doc = $doc])+ $name,)*
+        }
+
+        impl Bug {
+            /// Every bug that can be planted.
+            pub const ALL: &'static [Self] = &[$(Self::$name,)*];
+
+            /// Its name in reports.
+            pub const fn slug(self) -> &'static str {
+                match self {
+                    $(Self::$name => $slug,)*
+                }
+            }
+        }
+    };
+}
+
+bugs! {
+    /// A reset forgets the session: its data_fd goes on working.
+    ResetKeepsSession = "reset-keeps-session",
+    /// A reset forgets the device_state (libvfio-user, B48).
+    ResetKeepsState = "reset-keeps-state",
+    /// The holder of the state lock lets go without looking for a deferred reset (B32).
+    LoseDeferredReset = "lose-deferred-reset",
+    /// PRE_COPY to STOP_COPY ends the session and opens another with a data_fd of its own.
+    FreshFdInSavingGroup = "fresh-fd-in-saving-group",
+    /// An arc out of the saving group or RESUMING leaves the session open.
+    EndKeepsSession = "end-keeps-session",
+    /// A read does not look at which session the data_fd belongs to.
+    StaleFdReads = "stale-fd-reads",
+    /// A write does not look at which session the data_fd belongs to.
+    StaleFdWrites = "stale-fd-writes",
+    /// PRECOPY_INFO does not look at which session the data_fd belongs to.
+    StaleFdHasInfo = "stale-fd-has-info",
+    /// PRECOPY_INFO does not look at the device_state (R33).
+    InfoInAnyState = "info-in-any-state",
+    /// The end of the stream is permanent in PRE_COPY (mtty, hisi_acc, qat).
+    PreCopyEndsForGood = "pre-copy-ends-for-good",
+    /// The end of the stream is temporary in STOP_COPY.
+    StopCopyEndsForNow = "stop-copy-ends-for-now",
+    /// STOP_COPY to PRE_COPY is walked through STOP (the request of B01).
+    WalkBlockedPair = "walk-blocked-pair",
+    /// A failed arc is taken for done.
+    FailedArcMoves = "failed-arc-moves",
+    /// A device in ERROR still has its session.
+    ErrorKeepsSession = "error-keeps-session",
+    /// A refused SET ends the session (what vfio-ioctls does to its copy of the fd, B50).
+    RefusalEndsSession = "refusal-ends-session",
+    /// A SET of the state that the device is in starts the session anew.
+    SameStateRestarts = "same-state-restarts",
+    /// A reset does not bring a device out of ERROR (R14).
+    ResetStaysInError = "reset-stays-in-error",
+    /// The device reopens in the state in which it was closed (mtty).
+    CloseKeepsState = "close-keeps-state",
+}
+
+/// The bug in a device, if any. Without the feature `mutants` there is none, at no cost.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Planted {
+    #[cfg(feature = "mutants")]
+    bug: Option<Bug>,
+}
+
+impl Planted {
+    /// A correct device.
+    #[cfg(not(feature = "mutants"))]
+    pub const NONE: Self = Self {};
+    /// A correct device.
+    #[cfg(feature = "mutants")]
+    pub const NONE: Self = Self { bug: None };
+
+    /// A device with this bug.
+    #[cfg(feature = "mutants")]
+    pub const fn bug(bug: Bug) -> Self {
+        Self { bug: Some(bug) }
+    }
+
+    #[cfg(not(feature = "mutants"))]
+    pub(super) const fn is(self, _bug: Bug) -> bool {
+        false
+    }
+
+    #[cfg(feature = "mutants")]
+    pub(super) const fn is(self, bug: Bug) -> bool {
+        match self.bug {
+            Some(planted) => planted as u8 == bug as u8,
+            None => false,
+        }
+    }
+}

@@ -1,0 +1,42 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! The state machine of Linux' VFIO migration v2, in one place and checked.
+//!
+//! * [`State`] and [`Features`]: the eight states and the four legal flag sets.
+//! * [`next_hop`], [`Route`], [`Arc`]: what `SET` walks, as `const fn` over one table.
+//! * [`Op`] and [`Reply`]: the alphabet between a VMM and a device. Suites, models, recordings and
+//!   backends all speak it.
+//! * [`device`]: the driver's side. Which arc comes next, what happens to the data_fd, what an
+//!   error leaves behind, and how a reset that arrives in the middle of it all is handed over.
+//!
+//! ```
+//! use vfio_fsm_core::{Features, Route, State};
+//!
+//! let route = Route::new(Features::ALL, State::PreCopy, State::StopCopy)?;
+//! assert_eq!(route.to_string(), "PRE_COPY -> PRE_COPY_P2P -> STOP_COPY");
+//! assert_eq!(route.opens(), None, "the session of PRE_COPY goes on, so no fd is returned");
+//!
+//! // The request that keeps an unpatched kernel spinning with its mutex held never leaves the VMM.
+//! let refused = Route::new(Features::ALL, State::StopCopy, State::PreCopy).unwrap_err();
+//! assert!(refused.is_blocked());
+//! # Ok::<(), vfio_fsm_core::Refused>(())
+//! ```
+//!
+//! The names `R…`, `C…`, `O…` and `T…` in these pages are the ids of `specs/requirements.toml`.
+//!
+//! # Features
+//!
+//! * `serde`: `Serialize` and `Deserialize` for the alphabet, under the uAPI's own names.
+//! * `mutants`: for checkers only; see [`device::Bug`].
+#![no_std]
+#![forbid(unsafe_code)]
+
+mod arc;
+pub mod device;
+mod diagram;
+mod op;
+mod state;
+
+pub use arc::{Arc, Refused, Route, SessionEffect, Why, allowed, arcs, next_hop};
+pub use diagram::{Dot, Mermaid};
+pub use op::{EndOfStream, Errno, Fault, Fd, FdFlags, Leaves, Op, PrecopyInfo, Readiness, Reply};
+pub use state::{Direction, Features, IllegalFeatures, RawState, State, StateSet};
