@@ -321,7 +321,7 @@ pub struct FdFlags {
     pub read: bool,
     /// May be written.
     pub write: bool,
-    /// `FD_CLOEXEC`: must be set (C3).
+    /// `FD_CLOEXEC`: must be set (C4).
     pub cloexec: bool,
 }
 

@@ -30,7 +30,7 @@ pub struct DeviceFsm {
 /// A `SET` that did not succeed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum SetError {
-    /// Refused before its first arc: device, session and data_fd are as they were (C12).
+    /// Refused before its first arc: device, session and data_fd are as they were (C7).
     #[error(transparent)]
     Refused(#[from] Refused),
     /// Failed on the way: the device may have moved (R8).
@@ -199,7 +199,7 @@ impl DeviceFsm {
         }
     }
 
-    /// The device was reset: RUNNING from wherever it was, and no session (R14, C5).
+    /// The device was reset: RUNNING from wherever it was, and no session (R14, C15).
     ///
     /// Call it with the state lock held, see [`ResetGate`](crate::device::ResetGate).
     pub fn reset(&mut self, actions: &mut impl ArcActions) {
@@ -214,7 +214,7 @@ impl DeviceFsm {
         }
     }
 
-    /// The device was closed: the session ends, and the next user finds it in RUNNING (C11).
+    /// The device was closed: the session ends, and the next user finds it in RUNNING (C26).
     pub fn close(&mut self, actions: &mut impl ArcActions) {
         self.end_session(actions);
         self.precopy_v2 = false;

@@ -241,7 +241,7 @@ impl<A: ArcActions + DeviceData, const FDS: usize> Device<A, FDS> {
         }
     }
 
-    /// `VFIO_DEVICE_RESET`: never waits for the state lock (C10).
+    /// `VFIO_DEVICE_RESET`: never waits for the state lock (C30).
     fn reset(&mut self) {
         match self.gate.arrive() {
             Arrival::Deferred => {}
