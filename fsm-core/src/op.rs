@@ -242,6 +242,26 @@ pub enum Reply<B> {
     Errno(Errno),
 }
 
+impl<B> Reply<B> {
+    /// The same reply with its bytes carried another way.
+    pub fn map<C>(self, carry: impl FnOnce(B) -> C) -> Reply<C> {
+        match self {
+            Self::Bytes(bytes) => Reply::Bytes(carry(bytes)),
+            Self::Ok => Reply::Ok,
+            Self::Features(flags) => Reply::Features(flags),
+            Self::State(state) => Reply::State(state),
+            Self::Fd(fd) => Reply::Fd(fd),
+            Self::Written(len) => Reply::Written(len),
+            Self::EndOfStream(end) => Reply::EndOfStream(end),
+            Self::Size(size) => Reply::Size(size),
+            Self::Info(info) => Reply::Info(info),
+            Self::Ready(ready) => Reply::Ready(ready),
+            Self::FdFlags(flags) => Reply::FdFlags(flags),
+            Self::Errno(errno) => Reply::Errno(errno),
+        }
+    }
+}
+
 impl<B: fmt::Debug> fmt::Display for Reply<B> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

@@ -6,18 +6,21 @@
 //!   read.
 //! * [`ResetGate`] hands a reset over to whoever holds the state lock.
 //! * [`FdTable`] is the kernel in front of the driver: directions, closed fds, `EBADF`.
-//! * [`Device`] puts the four together into something that speaks [`Op`] and [`Reply`]. It runs one
-//!   op at a time; a driver with threads uses the first three under its own locks.
+//! * [`Device`] puts them together into something that speaks [`Op`] and [`Reply`]. It runs one op
+//!   at a time; a driver with threads uses the parts under its own locks.
+//! * [`Memory`] is the simplest device that acts: the one to read first.
 
 mod bug;
 mod fds;
 mod fsm;
 mod gate;
+mod memory;
 
 pub use bug::{Bug, Planted};
 pub use fds::FdTable;
 pub use fsm::{DeviceFsm, Epoch, Failed, SetError};
 pub use gate::{Arrival, ResetGate, Unlock};
+pub use memory::Memory;
 
 use crate::arc::Arc;
 use crate::op::{EndOfStream, Errno, Fault, Fd, Leaves, Op, PrecopyInfo, Readiness, Reply};
