@@ -116,8 +116,17 @@ impl<B> Op<B> {
 
     /// The same op with its bytes carried another way.
     pub fn map<C>(self, carry: impl FnOnce(B) -> C) -> Op<C> {
+        self.map_both(|fd| fd, carry)
+    }
+
+    /// The same op on another data_fd, if it is on one.
+    #[must_use]
+    pub fn map_fd(self, rename: impl FnOnce(Fd) -> Fd) -> Self {
+        self.map_both(rename, |bytes| bytes)
+    }
+
+    fn map_both<C>(self, rename: impl FnOnce(Fd) -> Fd, carry: impl FnOnce(B) -> C) -> Op<C> {
         match self {
-            Self::Write { fd, bytes } => Op::Write { fd, bytes: carry(bytes) },
             Self::Open => Op::Open,
             Self::Close => Op::Close,
             Self::GetFeatures => Op::GetFeatures,
@@ -126,15 +135,16 @@ impl<B> Op<B> {
             Self::Reset => Op::Reset,
             Self::DataSize => Op::DataSize,
             Self::OptInPrecopyV2 => Op::OptInPrecopyV2,
-            Self::Read { fd, len } => Op::Read { fd, len },
-            Self::UringRead { fd, len } => Op::UringRead { fd, len },
-            Self::Pread { fd, len } => Op::Pread { fd, len },
-            Self::Seek { fd } => Op::Seek { fd },
-            Self::Poll { fd } => Op::Poll { fd },
-            Self::PrecopyInfo { fd } => Op::PrecopyInfo { fd },
-            Self::FdFlags { fd } => Op::FdFlags { fd },
-            Self::CloseFd { fd } => Op::CloseFd { fd },
             Self::Touch(value) => Op::Touch(value),
+            Self::Read { fd, len } => Op::Read { fd: rename(fd), len },
+            Self::UringRead { fd, len } => Op::UringRead { fd: rename(fd), len },
+            Self::Pread { fd, len } => Op::Pread { fd: rename(fd), len },
+            Self::Write { fd, bytes } => Op::Write { fd: rename(fd), bytes: carry(bytes) },
+            Self::Seek { fd } => Op::Seek { fd: rename(fd) },
+            Self::Poll { fd } => Op::Poll { fd: rename(fd) },
+            Self::PrecopyInfo { fd } => Op::PrecopyInfo { fd: rename(fd) },
+            Self::FdFlags { fd } => Op::FdFlags { fd: rename(fd) },
+            Self::CloseFd { fd } => Op::CloseFd { fd: rename(fd) },
         }
     }
 }

@@ -338,13 +338,5 @@ proptest! {
 /// The op with its fd n taken as the n-th latest of this device.
 fn nth_latest(op: Op<&'static [u8]>, device: &Device) -> Op<&'static [u8]> {
     let last = device.fds().last().map_or(0, |fd| fd.0);
-    let nth = |fd: Fd| Fd((last + 1).saturating_sub(fd.0));
-    match op {
-        Op::Read { fd, len } => Op::Read { fd: nth(fd), len },
-        Op::Write { fd, bytes } => Op::Write { fd: nth(fd), bytes },
-        Op::PrecopyInfo { fd } => Op::PrecopyInfo { fd: nth(fd) },
-        Op::Poll { fd } => Op::Poll { fd: nth(fd) },
-        Op::CloseFd { fd } => Op::CloseFd { fd: nth(fd) },
-        other => other,
-    }
+    op.map_fd(|fd| Fd((last + 1).saturating_sub(fd.0)))
 }

@@ -13,12 +13,12 @@ pub struct FdTable<const N: usize> {
     /// Number of the latest; 0 before the first.
     last: u32,
     /// Latest first: `entries[0]` is number `last`. `None` is closed.
-    entries: [Option<Entry>; N],
+    entries: [Option<OpenFd>; N],
 }
 
 /// An open data_fd.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct Entry {
+pub struct OpenFd {
     /// The session that it was opened for.
     pub epoch: Epoch,
     /// Read-only when saving, write-only when resuming.
@@ -36,7 +36,7 @@ impl<const N: usize> FdTable<N> {
     }
 
     /// The open data_fd of this number.
-    pub fn get(&self, fd: Fd) -> Option<&Entry> {
+    pub fn get(&self, fd: Fd) -> Option<&OpenFd> {
         self.entries[self.slot(fd)?].as_ref()
     }
 
@@ -62,7 +62,7 @@ impl<const N: usize> FdTable<N> {
             return Err(Errno::EMFILE);
         }
         self.entries.rotate_right(1);
-        self.entries[0] = Some(Entry { epoch, direction });
+        self.entries[0] = Some(OpenFd { epoch, direction });
         self.last += 1;
         Ok(Fd(self.last))
     }

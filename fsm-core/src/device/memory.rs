@@ -120,9 +120,14 @@ impl<const N: usize> Memory<N> {
         Stream::Resuming(Resuming { record, image: [0; N], complete: false, bad: false })
     }
 
+    /// Whether RESUMING to STOP would find one whole stream.
+    pub const fn is_loadable(&self) -> bool {
+        matches!(&self.stream, Stream::Resuming(resuming) if resuming.complete && !resuming.bad)
+    }
+
     fn load(&mut self) -> Result<(), Errno> {
         match &self.stream {
-            Stream::Resuming(resuming) if resuming.complete && !resuming.bad => {
+            Stream::Resuming(resuming) if self.is_loadable() => {
                 self.registers = resuming.image;
                 Ok(())
             }

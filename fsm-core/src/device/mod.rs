@@ -17,7 +17,7 @@ mod gate;
 mod memory;
 
 pub use bug::{Bug, Planted};
-pub use fds::FdTable;
+pub use fds::{FdTable, OpenFd};
 pub use fsm::{DeviceFsm, Epoch, Failed, SetError};
 pub use gate::{Arrival, ResetGate, Unlock};
 pub use memory::Memory;
@@ -119,6 +119,16 @@ impl<A: ArcActions + DeviceData, const FDS: usize> Device<A, FDS> {
     /// The state machine.
     pub const fn fsm(&self) -> &DeviceFsm {
         &self.fsm
+    }
+
+    /// The state lock. Free between two ops.
+    pub const fn gate(&self) -> &ResetGate {
+        &self.gate
+    }
+
+    /// Whether the device is open.
+    pub const fn is_open(&self) -> bool {
+        self.open
     }
 
     /// The process' data_fds.

@@ -1,0 +1,82 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! A run that breaks a property, as something to read and something to replay.
+
+use std::fmt;
+
+use stateright::Model;
+use vfio_fsm_core::device::{Device, Memory};
+use vfio_fsm_core::{Fd, Features, Op, Reply, State};
+
+use crate::protocol::{Action, Actor, Protocol};
+
+/// A run that breaks a property.
+#[derive(Clone, Debug)]
+pub struct Counterexample {
+    /// Which property.
+    pub property: &'static str,
+    /// The flags of the device.
+    pub features: Features,
+    /// What was done, in order; the last step breaks the property.
+    pub steps: Vec<CounterStep>,
+}
+
+/// One step of a counterexample.
+#[derive(Clone, Debug)]
+pub struct CounterStep {
+    /// Who did it.
+    pub actor: Actor,
+    /// What was done; its fds are numbered as a real device would number them.
+    pub op: Op<&'static [u8]>,
+    /// What the checked device answered.
+    pub seen: Reply<Vec<u8>>,
+    /// What a correct device answers.
+    pub correct: Reply<Vec<u8>>,
+    /// Where the checked device was then.
+    pub at: State,
+}
+
+impl Counterexample {
+    pub(crate) fn new(model: &Protocol, property: &'static str, actions: Vec<Action>) -> Self {
+        let Some(mut world) = model.init_states().pop() else {
+            return Self { property, features: model.features(), steps: Vec::new() };
+        };
+        // A table large enough that numbering and fullness are those of a real process.
+        let mut checked: Device<Memory<1>, 64> =
+            Device::with_bug(model.features(), Memory::new(), model.planted());
+        let mut correct = Device::<Memory<1>, 64>::new(model.features(), Memory::new());
+        let mut steps = Vec::new();
+        for action in actions {
+            let age = |fd: Fd| world.device.fds().last().map_or(0, |last| last.0 - fd.0);
+            let last = checked.fds().last().map_or(0, |fd| fd.0);
+            let op = action.op.map_fd(|fd| Fd(last - age(fd)));
+            let (mut buf, mut other) = ([0; 4], [0; 4]);
+            steps.push(CounterStep {
+                actor: action.actor,
+                op,
+                seen: checked.apply(op, &mut buf).map(<[u8]>::to_vec),
+                correct: correct.apply(op, &mut other).map(<[u8]>::to_vec),
+                at: checked.fsm().state(),
+            });
+            world = model.step(&world, action).0;
+        }
+        Self { property, features: model.features(), steps }
+    }
+}
+
+impl fmt::Display for Counterexample {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "{} is broken, {}:", self.property, self.features)?;
+        for (number, step) in (1..).zip(&self.steps) {
+            let actor = match step.actor {
+                Actor::Vmm => "VMM",
+                Actor::Guest => "guest",
+            };
+            write!(f, "{number:>3}. {actor:<5} {} => {}", step.op, step.seen)?;
+            if step.seen != step.correct {
+                write!(f, "   (correct: {})", step.correct)?;
+            }
+            writeln!(f, "   [{}]", step.at)?;
+        }
+        Ok(())
+    }
+}
