@@ -27,7 +27,7 @@ impl fmt::Display for Fd {
 /// What a VMM, or the host around it, does to one device.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
-#[cfg_attr(feature = "serde", serde(rename_all = "snake_case"))]
+#[cfg_attr(feature = "serde", serde(rename_all = "snake_case", deny_unknown_fields))]
 pub enum Op<B> {
     /// Open the device (again).
     Open,
@@ -114,6 +114,30 @@ impl<B> Op<B> {
         Self::SetState { to: to.into(), fault: None }
     }
 
+    /// The name that traces give it: `set_state`, `read`, …
+    pub const fn name(&self) -> &'static str {
+        match self {
+            Self::Open => "open",
+            Self::Close => "close",
+            Self::GetFeatures => "get_features",
+            Self::GetState => "get_state",
+            Self::SetState { .. } => "set_state",
+            Self::Reset => "reset",
+            Self::DataSize => "data_size",
+            Self::OptInPrecopyV2 => "opt_in_precopy_v2",
+            Self::Read { .. } => "read",
+            Self::UringRead { .. } => "uring_read",
+            Self::Pread { .. } => "pread",
+            Self::Write { .. } => "write",
+            Self::Seek { .. } => "seek",
+            Self::Poll { .. } => "poll",
+            Self::PrecopyInfo { .. } => "precopy_info",
+            Self::FdFlags { .. } => "fd_flags",
+            Self::CloseFd { .. } => "close_fd",
+            Self::Touch(_) => "touch",
+        }
+    }
+
     /// The same op with its bytes carried another way.
     pub fn map<C>(self, carry: impl FnOnce(B) -> C) -> Op<C> {
         self.map_both(|fd| fd, carry)
@@ -178,7 +202,7 @@ impl<B> fmt::Display for Op<B> {
 /// What goes wrong around one `SET`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
-#[cfg_attr(feature = "serde", serde(rename_all = "snake_case"))]
+#[cfg_attr(feature = "serde", serde(rename_all = "snake_case", deny_unknown_fields))]
 pub enum Fault {
     /// The VMM's fd table is full: the device moves, and then no fd can be installed (C2).
     FdTableFull,
