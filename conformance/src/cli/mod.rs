@@ -1,0 +1,125 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! The command line: one module for each command, and what they share.
+
+#[cfg(feature = "check")]
+mod check;
+mod generate;
+#[cfg(feature = "lab")]
+mod lab;
+mod output;
+mod replay;
+#[cfg(feature = "check")]
+mod run;
+
+use std::error::Error;
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand};
+use vfio_conform::suite::Suite;
+use vfio_conform::trace::Trace;
+
+use output::Output;
+
+/// Conformance of VFIO migration v2 devices: model check, generated suites, replay, lab.
+///
+/// Exit status: 0 all good, 1 a verdict failed, 2 wrong use or something is missing.
+#[derive(Debug, Parser)]
+#[command(version, max_term_width = 100)]
+struct Cli {
+    #[command(subcommand)]
+    command: Option<Command>,
+    /// One JSON object on standard output instead of text.
+    #[arg(long, global = true)]
+    json: bool,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Check the model, generate every suite, replay it on the reference device (the default).
+    #[cfg(feature = "check")]
+    Run,
+    /// Check the model: every property, every planted bug, and the claim that must fall.
+    #[cfg(feature = "check")]
+    Check(check::Arguments),
+    /// Write the suites as trace files.
+    Generate(generate::Arguments),
+    /// Run traces on a device.
+    Replay(replay::Arguments),
+    /// Boot a distribution's kernel in a virtual machine and run the suites on its sample driver.
+    #[cfg(feature = "lab")]
+    Lab(lab::Arguments),
+}
+
+/// What every command returns: whether all is good, or why it could not be found out.
+type Result<T = bool> = std::result::Result<T, Box<dyn Error>>;
+
+/// Run the command line.
+pub(crate) fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let mut output = Output::new(cli.json);
+    let result = execute(cli.command, &mut output).and_then(|good| {
+        output.flush()?;
+        Ok(good)
+    });
+    match result {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::from(1),
+        Err(error) if output::is_broken_pipe(&*error) => ExitCode::SUCCESS,
+        Err(error) => {
+            output::complain(&*error);
+            ExitCode::from(2)
+        }
+    }
+}
+
+fn execute(command: Option<Command>, output: &mut Output) -> Result {
+    match command {
+        #[cfg(feature = "check")]
+        None | Some(Command::Run) => run::run(output),
+        #[cfg(not(feature = "check"))]
+        None => Err("this is the small replayer: it has `generate` and `replay` only".into()),
+        #[cfg(feature = "check")]
+        Some(Command::Check(arguments)) => check::run(&arguments, output),
+        Some(Command::Generate(arguments)) => generate::run(&arguments, output),
+        Some(Command::Replay(arguments)) => replay::run(&arguments, output),
+        #[cfg(feature = "lab")]
+        Some(Command::Lab(arguments)) => lab::run(&arguments, output),
+    }
+}
+
+/// Which of the generated traces.
+#[derive(Debug, Args)]
+struct Selection {
+    /// Only these suites; all if none is named.
+    #[arg(long, value_enum)]
+    suite: Vec<Suite>,
+    /// Only traces whose name matches this glob, such as 'arcs/full/*'.
+    #[arg(long, value_name = "GLOB")]
+    only: Option<glob::Pattern>,
+}
+
+impl Selection {
+    /// Whether nothing is left out.
+    fn is_all(&self) -> bool {
+        self.suite.is_empty() && self.only.is_none()
+    }
+
+    fn suites(&self) -> Vec<Suite> {
+        if self.suite.is_empty() { Suite::ALL.to_vec() } else { self.suite.clone() }
+    }
+
+    fn generate(&self) -> Result<Vec<Trace>> {
+        self.filter(self.suites().into_iter().flat_map(Suite::generate_all).collect())
+    }
+
+    /// The traces that are wanted; none at all is wrong use.
+    fn filter(&self, mut traces: Vec<Trace>) -> Result<Vec<Trace>> {
+        if let Some(only) = &self.only {
+            traces.retain(|trace| only.matches(&trace.header.name));
+        }
+        if traces.is_empty() {
+            return Err("no trace is selected; `generate --out -` lists what there is".into());
+        }
+        Ok(traces)
+    }
+}

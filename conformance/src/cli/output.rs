@@ -1,0 +1,91 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! Standard output as text or as one JSON object; standard error for progress and complaints.
+
+use std::error::Error;
+use std::fmt::Display;
+use std::io::{self, Write};
+use std::time::Duration;
+
+use indicatif::{ProgressBar, ProgressStyle};
+use serde::Serialize;
+use serde_json::{Map, Value};
+
+/// Where a command says what it found.
+#[derive(Debug)]
+pub(crate) struct Output {
+    json: Option<Map<String, Value>>,
+}
+
+impl Output {
+    pub(crate) fn new(json: bool) -> Self {
+        Self { json: json.then(Map::new) }
+    }
+
+    /// A finding: its text now, or its JSON under `key` at the end.
+    pub(crate) fn say(
+        &mut self,
+        key: &str,
+        finding: &(impl Display + Serialize),
+    ) -> io::Result<()> {
+        match &mut self.json {
+            Some(json) => {
+                json.insert(key.to_owned(), serde_json::to_value(finding)?);
+                Ok(())
+            }
+            None => write!(io::stdout(), "{finding}"),
+        }
+    }
+
+    /// A line of text that JSON does not have.
+    pub(crate) fn line(&self, text: impl Display) -> io::Result<()> {
+        if self.json.is_some() { Ok(()) } else { writeln!(io::stdout(), "{text}") }
+    }
+
+    pub(crate) fn flush(&mut self) -> io::Result<()> {
+        if let Some(json) = &self.json {
+            let mut stdout = io::stdout();
+            serde_json::to_writer_pretty(&stdout, json)?;
+            writeln!(stdout)?;
+        }
+        io::stdout().flush()
+    }
+}
+
+/// A bar on standard error, drawn only on a terminal and only when it takes a while.
+pub(crate) fn bar(len: u64, what: &'static str) -> ProgressBar {
+    let style = ProgressStyle::with_template("{prefix} {wide_bar} {human_pos}/{human_len} {eta}");
+    let bar = ProgressBar::new(len).with_prefix(what);
+    match style {
+        Ok(style) => bar.with_style(style),
+        Err(_) => bar,
+    }
+}
+
+/// A spinner on standard error, drawn only on a terminal.
+pub(crate) fn spinner(what: &'static str) -> ProgressBar {
+    let spinner = ProgressBar::new_spinner().with_message(what);
+    spinner.enable_steady_tick(Duration::from_millis(200));
+    spinner
+}
+
+/// An error with everything behind it.
+pub(crate) fn complain(error: &dyn Error) {
+    let mut text = format!("vfio-conform: {error}");
+    let mut source = error.source();
+    while let Some(cause) = source {
+        // Many an error already says what caused it.
+        let cause_text = cause.to_string();
+        if !text.contains(&cause_text) {
+            text = format!("{text}: {cause_text}");
+        }
+        source = cause.source();
+    }
+    // Nowhere is left to complain to when this fails.
+    let _ = writeln!(io::stderr(), "{text}");
+}
+
+/// Whether whoever reads our output has gone, as `head` does: no error of ours.
+pub(crate) fn is_broken_pipe(error: &(dyn Error + 'static)) -> bool {
+    let kind = error.downcast_ref::<io::Error>().map(io::Error::kind);
+    kind == Some(io::ErrorKind::BrokenPipe)
+}

@@ -1,0 +1,238 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! `vfio-conform replay`: traces on a device.
+
+use std::fs::File;
+use std::io::{self, BufReader, Write};
+use std::path::PathBuf;
+use std::str::FromStr;
+use std::time::Instant;
+
+use clap::Args;
+use serde::Serialize;
+use vfio_conform::deviation::Deviations;
+use vfio_conform::replay::{Options, Outcome, Replayer, Target, Verdict};
+use vfio_conform::report::Report;
+use vfio_conform::target::{KernelTarget, Reference};
+use vfio_conform::trace::{self, Trace};
+use vfio_fsm_core::device::Bug;
+
+use super::output::{self, Output};
+use super::{Result, Selection};
+
+#[derive(Debug, Args)]
+pub(crate) struct Arguments {
+    /// What to test: `reference`, `reference:BUG` (a planted bug), or `kernel:DEVICE[,DEVICE]`: a
+    /// PCI address, an mdev UUID, a directory in /sys, or /dev/vfio/devices/vfioN; the second is
+    /// the destination of round trips.
+    #[arg(long, default_value = "reference")]
+    target: TargetName,
+    /// Trace files; the generated suites if none is given.
+    #[arg(long, value_name = "FILE")]
+    traces: Vec<PathBuf>,
+    #[command(flatten)]
+    selection: Selection,
+    /// Also run, on a kernel, what is known to hang or crash some kernels.
+    #[arg(long)]
+    dangerous: bool,
+    /// What is known of the device: the name of a driver (mtty) or a file.
+    #[arg(long, value_name = "DRIVER")]
+    deviations: Option<String>,
+    /// A byte of the device that a guest could write, as REGION:OFFSET (mtty: 0:7).
+    #[arg(long, value_name = "REGION:OFFSET")]
+    touch: Option<Touch>,
+    /// Begin with the n-th trace, counted from 0.
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    from: usize,
+    /// One JSON line when a trace begins and one for its verdict, as they happen.
+    #[arg(long)]
+    events: bool,
+}
+
+/// What to test.
+#[derive(Clone, Debug)]
+enum TargetName {
+    Reference(Option<Bug>),
+    Kernel(Vec<String>),
+}
+
+impl FromStr for TargetName {
+    type Err = String;
+
+    fn from_str(name: &str) -> std::result::Result<Self, String> {
+        match name.split_once(':') {
+            None if name == "reference" => Ok(Self::Reference(None)),
+            Some(("reference", slug)) => {
+                let bug = Bug::ALL.iter().find(|bug| bug.slug() == slug).ok_or_else(|| {
+                    let known: Vec<_> = Bug::ALL.iter().map(|bug| bug.slug()).collect();
+                    format!("no bug is named {slug:?}; there are {}", known.join(", "))
+                })?;
+                Ok(Self::Reference(Some(*bug)))
+            }
+            Some(("kernel", devices)) if !devices.is_empty() => {
+                let devices: Vec<_> = devices.split(',').map(str::to_owned).collect();
+                if devices.len() > 2 {
+                    return Err("at most two devices: source and destination".to_owned());
+                }
+                Ok(Self::Kernel(devices))
+            }
+            _ => Err("expected reference, reference:BUG or kernel:DEVICE[,DEVICE]".to_owned()),
+        }
+    }
+}
+
+/// A byte of the device that a guest could write.
+#[derive(Clone, Copy, Debug)]
+struct Touch {
+    region: u32,
+    offset: u64,
+}
+
+impl FromStr for Touch {
+    type Err = String;
+
+    fn from_str(text: &str) -> std::result::Result<Self, String> {
+        let parse = || {
+            let (region, offset) = text.split_once(':')?;
+            Some(Self { region: region.parse().ok()?, offset: offset.parse().ok()? })
+        };
+        parse().ok_or_else(|| "expected REGION:OFFSET, two numbers".to_owned())
+    }
+}
+
+impl TargetName {
+    fn open(&self, touch: Option<Touch>) -> Result<Vec<Box<dyn Target>>> {
+        match self {
+            Self::Reference(bug) => {
+                let new = || match *bug {
+                    Some(bug) => Reference::with_bug(bug),
+                    None => Reference::new(),
+                };
+                Ok(vec![Box::new(new()), Box::new(new())])
+            }
+            Self::Kernel(devices) => devices
+                .iter()
+                .map(|device| {
+                    let touch = touch.map(|Touch { region, offset }| (region, offset));
+                    let target = KernelTarget::open(device, touch)?;
+                    Ok(Box::new(target) as Box<dyn Target>)
+                })
+                .collect(),
+        }
+    }
+
+    fn describe(&self) -> String {
+        match self {
+            Self::Reference(None) => "reference".to_owned(),
+            Self::Reference(Some(bug)) => format!("reference with {}", bug.slug()),
+            Self::Kernel(devices) => format!("kernel {}", devices.join(" and ")),
+        }
+    }
+}
+
+pub(crate) fn run(arguments: &Arguments, output: &mut Output) -> Result {
+    let traces = load(arguments)?;
+    let deviations = arguments.deviations.as_deref().map(Deviations::named).transpose()?;
+    let mut targets = arguments.target.open(arguments.touch)?;
+    let targets = targets.iter_mut().map(|target| &mut **target as &mut dyn Target).collect();
+    let options = Options { dangerous: arguments.dangerous, deviations: deviations.as_ref() };
+    let mut listener = Listener::new(arguments.events, traces.len());
+    let mut report = Report::new(arguments.target.describe());
+    let started = Instant::now();
+    let mut replayer = Replayer::new(targets);
+    for (index, trace) in traces.iter().enumerate().skip(arguments.from) {
+        listener.begin(index, trace)?;
+        let outcome = replayer.replay(trace, options)?;
+        listener.verdict(index, trace, &outcome)?;
+        report.record(&trace.header.name, outcome);
+    }
+    listener.done()?;
+    let complete =
+        arguments.selection.is_all() && arguments.traces.is_empty() && arguments.from == 0;
+    report.finish(started.elapsed(), deviations.as_ref(), complete);
+    if !arguments.events {
+        output.say("replay", &report)?;
+    }
+    Ok(report.is_good())
+}
+
+fn load(arguments: &Arguments) -> Result<Vec<Trace>> {
+    if arguments.traces.is_empty() {
+        return arguments.selection.generate();
+    }
+    let mut traces = Vec::new();
+    for path in &arguments.traces {
+        let fail = |error: &dyn std::error::Error| format!("{}: {error}", path.display());
+        let file = File::open(path).map_err(|error| fail(&error))?;
+        traces.extend(trace::read(BufReader::new(file)).map_err(|error| fail(&error))?);
+    }
+    arguments.selection.filter(traces)
+}
+
+/// Tells what happens as it happens: a bar for a person, lines for a program.
+struct Listener {
+    bar: Option<indicatif::ProgressBar>,
+    /// The kernel's own log, so that what a trace provokes there stands behind its name.
+    kernel_log: Option<File>,
+}
+
+#[derive(Serialize)]
+#[serde(tag = "event", rename_all = "snake_case")]
+enum Event<'a> {
+    Begin {
+        index: usize,
+        trace: &'a str,
+    },
+    Verdict {
+        index: usize,
+        trace: &'a str,
+        ops: u64,
+        #[serde(flatten)]
+        verdict: &'a Verdict,
+    },
+    Done,
+}
+
+impl Listener {
+    fn new(events: bool, traces: usize) -> Self {
+        let bar = (!events).then(|| output::bar(traces as u64, "replay"));
+        let log = || File::options().write(true).open("/dev/kmsg").ok();
+        Self { bar, kernel_log: if events { log() } else { None } }
+    }
+
+    fn begin(&mut self, index: usize, trace: &Trace) -> Result<()> {
+        let name = &trace.header.name;
+        if let Some(log) = &mut self.kernel_log {
+            // Best effort: without it a crash is put down to the trace that began last.
+            let _ = log.write_all(format!("<5>vfio-conform: begin {index} {name}\n").as_bytes());
+        }
+        self.tell(&Event::Begin { index, trace: name })
+    }
+
+    fn verdict(&mut self, index: usize, trace: &Trace, outcome: &Outcome) -> Result<()> {
+        if let Some(bar) = &self.bar {
+            bar.inc(1);
+        }
+        let Outcome { verdict, ops } = outcome;
+        self.tell(&Event::Verdict { index, trace: &trace.header.name, ops: *ops, verdict })
+    }
+
+    fn done(&mut self) -> Result<()> {
+        if let Some(bar) = &self.bar {
+            bar.finish_and_clear();
+        }
+        self.tell(&Event::Done)
+    }
+
+    fn tell(&self, event: &Event<'_>) -> Result<()> {
+        if self.bar.is_none() {
+            let mut line = serde_json::to_vec(event)?;
+            line.push(b'\n');
+            io::stdout().write_all(&line)?;
+            io::stdout().flush()?;
+            // On a serial port the line must be out before the next trace can crash the kernel.
+            // Elsewhere there is nothing to drain, and that is an error nobody cares for.
+            let _ = rustix::termios::tcdrain(io::stdout());
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,112 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! `vfio-conform run`: the main job. Check the model, generate the suites, replay them on the
+//! reference device, and on every bug that can be planted in it.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::time::Instant;
+
+use indicatif::HumanCount;
+use serde::Serialize;
+use vfio_conform::replay::{Options, Replayer, Verdict};
+use vfio_conform::report::Report;
+use vfio_conform::suite::Suite;
+use vfio_conform::target::Reference;
+use vfio_conform::trace::Trace;
+use vfio_fsm_core::device::Bug;
+
+use super::Result;
+use super::check::Findings;
+use super::output::{self, Output};
+
+/// How large the suites are.
+#[derive(Debug, Serialize)]
+#[serde(transparent)]
+struct Sizes(BTreeMap<&'static str, Size>);
+
+#[derive(Debug, Serialize)]
+struct Size {
+    traces: usize,
+    steps: usize,
+}
+
+impl fmt::Display for Sizes {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "suites")?;
+        self.0.iter().try_for_each(|(name, Size { traces, steps })| {
+            let (traces, steps) = (HumanCount(*traces as u64), HumanCount(*steps as u64));
+            writeln!(f, "  {name:<8} {traces:>6} traces, {steps:>7} steps")
+        })
+    }
+}
+
+/// What the suites make of each planted bug: the first trace that fails.
+#[derive(Debug, Serialize)]
+#[serde(transparent)]
+struct Sharpness(BTreeMap<&'static str, Option<String>>);
+
+impl fmt::Display for Sharpness {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let caught = self.0.values().flatten().count();
+        writeln!(f, "planted bugs: {caught} of {} fail a trace", self.0.len())?;
+        let survivors = self.0.iter().filter(|(_, trace)| trace.is_none());
+        survivors.map(|(bug, _)| bug).try_for_each(|bug| writeln!(f, "  FAIL: {bug} passes"))
+    }
+}
+
+pub(crate) fn run(output: &mut Output) -> Result {
+    let findings = Findings::find();
+    output.say("model", &findings)?;
+
+    let suites = Suite::ALL.map(|suite| (suite, suite.generate_all()));
+    let size = |(suite, traces): &(Suite, Vec<Trace>)| {
+        let steps = traces.iter().map(|trace| trace.steps.len()).sum();
+        (suite.name(), Size { traces: traces.len(), steps })
+    };
+    output.say("suites", &Sizes(suites.iter().map(size).collect()))?;
+
+    let traces: Vec<_> = suites.into_iter().flat_map(|(_, traces)| traces).collect();
+    let report = replay(&traces)?;
+    output.say("replay", &report)?;
+    let sharpness = sharpness(&traces)?;
+    output.say("planted_bugs", &sharpness)?;
+
+    let good = findings.is_good() && report.is_good() && sharpness.0.values().all(Option::is_some);
+    output.line(if good { "all good" } else { "NOT good: see FAIL above" })?;
+    Ok(good)
+}
+
+fn replay(traces: &[Trace]) -> Result<Report> {
+    let (mut source, mut destination) = (Reference::new(), Reference::new());
+    let mut replayer = Replayer::new(vec![&mut source, &mut destination]);
+    let mut report = Report::new("reference");
+    let started = Instant::now();
+    for trace in traces {
+        report.record(&trace.header.name, replayer.replay(trace, Options::default())?);
+    }
+    report.finish(started.elapsed(), None, true);
+    Ok(report)
+}
+
+fn sharpness(traces: &[Trace]) -> Result<Sharpness> {
+    let bar = output::bar(Bug::ALL.len() as u64, "planted bugs");
+    let mut caught = BTreeMap::new();
+    for &bug in Bug::ALL {
+        caught.insert(bug.slug(), first_failure(traces, bug)?);
+        bar.inc(1);
+    }
+    bar.finish_and_clear();
+    Ok(Sharpness(caught))
+}
+
+fn first_failure(traces: &[Trace], bug: Bug) -> Result<Option<String>> {
+    let (mut source, mut destination) = (Reference::with_bug(bug), Reference::with_bug(bug));
+    let mut replayer = Replayer::new(vec![&mut source, &mut destination]);
+    for trace in traces {
+        let outcome = replayer.replay(trace, Options::default())?;
+        if let Verdict::Fail(_) = outcome.verdict {
+            return Ok(Some(trace.header.name.clone()));
+        }
+    }
+    Ok(None)
+}

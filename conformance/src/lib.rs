@@ -1,0 +1,33 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! Conformance suites for VFIO migration v2, generated from the verified core.
+//!
+//! * [`suite`] generates [`trace`]s: ops, and what a device must answer.
+//! * [`replay`] runs them on a [`replay::Target`] and gives verdicts; [`target`] has the core's own
+//!   device and real device nodes, and any type of yours can be one.
+//! * [`deviation`] is what a driver is known to do differently.
+//! * `lab` boots a distribution's kernel in a virtual machine and replays on its sample driver.
+//!
+//! ```
+//! use vfio_conform::replay::{Options, Replayer, Verdict};
+//! use vfio_conform::suite::Suite;
+//! use vfio_conform::target::Reference;
+//!
+//! let (mut source, mut destination) = (Reference::new(), Reference::new());
+//! let mut replayer = Replayer::new(vec![&mut source, &mut destination]);
+//! for trace in Suite::Streams.generate_all() {
+//!     let outcome = replayer.replay(&trace, Options::default())?;
+//!     assert_eq!(outcome.verdict, Verdict::Pass, "{}", trace.header.name);
+//! }
+//! # Ok::<(), vfio_conform::replay::TargetError>(())
+//! ```
+
+#[cfg(feature = "check")]
+pub mod counterexample;
+pub mod deviation;
+#[cfg(feature = "lab")]
+pub mod lab;
+pub mod replay;
+pub mod report;
+pub mod suite;
+pub mod target;
+pub mod trace;

@@ -1,0 +1,296 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! Runs traces on a [`Target`] and gives verdicts. Nothing is skipped in silence: a trace that a
+//! target cannot run is *not applicable*, with the reason.
+
+use std::error::Error;
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+use vfio_fsm_core::{Features, Op, Reply};
+
+use crate::deviation::Deviations;
+use crate::trace::{Data, Expect, Need, Slots, Step, Trace};
+
+/// A device to be tested. Implement it for your own: `examples/own_device.rs` does in a few lines.
+pub trait Target {
+    /// Whether the target can be a device with exactly these flags.
+    fn offers(&self, features: Features) -> bool;
+
+    /// Whether the target can do what plain ops cannot.
+    fn can(&self, _need: Need) -> bool {
+        false
+    }
+
+    /// Whether a hang or a crash of the target would take the host with it.
+    fn is_kernel(&self) -> bool {
+        false
+    }
+
+    /// Become a fresh device with these flags: in RUNNING, no data_fds, numbering from 1.
+    fn fresh(&mut self, features: Features) -> Result<(), TargetError>;
+
+    /// Carry out one op. A read puts its bytes into `buf`.
+    fn apply<'b>(&mut self, op: Op<&[u8]>, buf: &'b mut [u8]) -> Reply<&'b [u8]>;
+
+    /// Something wrong with the latest op that its reply has no word for; it fails the trace.
+    fn take_anomaly(&mut self) -> Option<String> {
+        None
+    }
+}
+
+/// A target that is not in a state to be tested. Says nothing about conformance.
+#[derive(Debug, thiserror::Error)]
+#[error("the device under test is unusable: {0}")]
+pub struct TargetError(#[source] pub Box<dyn Error + Send + Sync>);
+
+/// What a trace came to.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "verdict", rename_all = "snake_case")]
+pub enum Verdict {
+    /// Every reply was as expected.
+    Pass,
+    /// A reply was not.
+    Fail(Mismatch),
+    /// Replies differed, all of them in ways that are listed with their reasons.
+    Deviation {
+        /// The ids of the list.
+        ids: Vec<String>,
+    },
+    /// The target cannot run this trace.
+    NotApplicable {
+        /// Why.
+        reason: String,
+    },
+}
+
+/// Where a device differed.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Mismatch {
+    /// Which step, counted from 1.
+    pub step: usize,
+    /// What was done.
+    pub op: String,
+    /// What would have been right.
+    pub expected: String,
+    /// What came.
+    pub seen: String,
+}
+
+impl fmt::Display for Mismatch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { step, op, expected, seen } = self;
+        write!(f, "step {step}: {op}: expected {expected}, saw {seen}")
+    }
+}
+
+/// How to replay.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Options<'a> {
+    /// Run traces that hang or crash some kernels, on a kernel.
+    pub dangerous: bool,
+    /// What is known of this target.
+    pub deviations: Option<&'a Deviations>,
+}
+
+/// A verdict, and how many ops it took.
+#[derive(Clone, Debug)]
+pub struct Outcome {
+    /// The verdict.
+    pub verdict: Verdict,
+    /// Ops that were carried out.
+    pub ops: u64,
+}
+
+/// No device has to deliver more than this before its stream is taken for endless.
+const LONGEST_STREAM: usize = 4 << 30;
+
+/// One call never reads more.
+const BUFFER: usize = 1 << 20;
+
+/// Replays traces one after another, on one set of targets.
+pub struct Replayer<'t> {
+    targets: Vec<&'t mut dyn Target>,
+    buffer: Vec<u8>,
+    slots: Slots,
+    ops: u64,
+}
+
+impl fmt::Debug for Replayer<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Replayer").field("targets", &self.targets.len()).finish_non_exhaustive()
+    }
+}
+
+/// What a step saw: its last reply with the bytes counted, and whether the bytes were right.
+struct Seen {
+    reply: Reply<usize>,
+    same: bool,
+}
+
+impl<'t> Replayer<'t> {
+    /// A replayer for one target, or for two of a kind: the source and the destination.
+    pub fn new(targets: Vec<&'t mut dyn Target>) -> Self {
+        Self { targets, buffer: vec![0; BUFFER], slots: Slots::default(), ops: 0 }
+    }
+
+    /// Run one trace from a fresh start.
+    pub fn replay(&mut self, trace: &Trace, options: Options<'_>) -> Result<Outcome, TargetError> {
+        if let Some(reason) = self.inapplicable(trace, options) {
+            return Ok(Outcome { verdict: Verdict::NotApplicable { reason }, ops: 0 });
+        }
+        let devices = trace.steps.iter().map(|step| step.device).max().map_or(1, |max| max + 1);
+        for target in self.targets.iter_mut().take(devices.into()) {
+            target.fresh(trace.header.features)?;
+        }
+        self.slots = Slots::default();
+        self.ops = 0;
+        let verdict = self.run(trace, options);
+        Ok(Outcome { verdict, ops: self.ops })
+    }
+
+    fn inapplicable(&self, trace: &Trace, options: Options<'_>) -> Option<String> {
+        let first = self.targets.first()?;
+        let features = trace.header.features;
+        if !first.offers(features) {
+            return Some(format!("the target is no device with {features}"));
+        }
+        if let Some(why) = trace.header.dangerous.as_ref()
+            && first.is_kernel()
+            && !options.dangerous
+        {
+            return Some(format!("{why}; --dangerous runs it"));
+        }
+        let missing = trace.needs().find(|&need| match need {
+            Need::SecondDevice => self.targets.len() < 2,
+            need => !first.can(need),
+        });
+        missing.map(|need| format!("the target lacks {need}"))
+    }
+
+    fn run(&mut self, trace: &Trace, options: Options<'_>) -> Verdict {
+        let mut ids: Vec<String> = Vec::new();
+        for (number, step) in (1..).zip(&trace.steps) {
+            let seen = match self.step(step) {
+                Ok(seen) => seen,
+                Err(problem) => return Verdict::Fail(mismatch(number, step, problem)),
+            };
+            if let Some(anomaly) = self.targets[usize::from(step.device)].take_anomaly() {
+                return Verdict::Fail(mismatch(number, step, anomaly));
+            }
+            if step.expect.admits(&seen.reply) && seen.same {
+                continue;
+            }
+            let known = options
+                .deviations
+                .and_then(|list| list.find(&trace.header.name, step, &seen.reply));
+            match known {
+                Some(id) if ids.iter().any(|known| known == id) => {}
+                Some(id) => ids.push(id.to_owned()),
+                None => {
+                    let other = if seen.same { "" } else { ", and other bytes than expected" };
+                    return Verdict::Fail(mismatch(
+                        number,
+                        step,
+                        format!("{}{other}", Shown(&seen.reply)),
+                    ));
+                }
+            }
+        }
+        if ids.is_empty() { Verdict::Pass } else { Verdict::Deviation { ids } }
+    }
+
+    fn step(&mut self, step: &Step) -> Result<Seen, String> {
+        match &step.op {
+            Op::Write { fd, bytes } => self.write(step, *fd, bytes),
+            Op::Read { .. } | Op::UringRead { .. } => self.read(step),
+            other => {
+                // Only a write carries data, and it is dealt with above.
+                let op = other.clone().map(|_| [].as_slice());
+                Ok(Seen { reply: self.apply(step.device, op).map(<[u8]>::len), same: true })
+            }
+        }
+    }
+
+    fn apply(&mut self, device: u8, op: Op<&[u8]>) -> Reply<&[u8]> {
+        self.ops += 1;
+        self.targets[usize::from(device)].apply(op, &mut self.buffer)
+    }
+
+    fn read(&mut self, step: &Step) -> Result<Seen, String> {
+        let keeps = step.into.is_some() || step.same_as.is_some();
+        let mut kept = Vec::new();
+        let mut total = 0;
+        let reply = loop {
+            let op = step.op.clone().map(|_| [].as_slice());
+            let reply = self.apply(step.device, op);
+            let Reply::Bytes(bytes) = reply else { break reply.map(<[u8]>::len) };
+            total += bytes.len();
+            if keeps {
+                kept.extend_from_slice(bytes);
+            }
+            if !step.until_end {
+                break Reply::Bytes(total);
+            }
+            if bytes.is_empty() || total > LONGEST_STREAM {
+                return Err(format!("no end after {total} bytes"));
+            }
+        };
+        let same = match step.same_as {
+            Some(slot) => self.slots.get(slot) == Some(&kept),
+            None => true,
+        };
+        if let Some(slot) = step.into {
+            self.slots.set(slot, kept);
+        }
+        Ok(Seen { reply, same })
+    }
+
+    /// Write all of it, in pieces of `chunk`; a device may take less than it is offered (R11).
+    fn write(&mut self, step: &Step, fd: vfio_fsm_core::Fd, data: &Data) -> Result<Seen, String> {
+        let Some(all) = data.resolve(&self.slots) else {
+            return Err("the trace writes a slot that it never filled, or too much".to_owned());
+        };
+        let all = all.into_owned();
+        let mut done = 0;
+        loop {
+            let piece =
+                (all.len() - done).min(step.chunk.map_or(usize::MAX, |n| n.max(1) as usize));
+            let op = Op::Write { fd, bytes: &all[done..done + piece] };
+            match self.apply(step.device, op) {
+                Reply::Written(0) if piece > 0 => {
+                    return Err(format!("0 of {piece} bytes taken, after {done}"));
+                }
+                Reply::Written(taken) => done += taken as usize,
+                other => return Ok(Seen { reply: other.map(<[u8]>::len), same: true }),
+            }
+            if done >= all.len() {
+                return Ok(Seen { reply: Reply::Written(done as u32), same: true });
+            }
+        }
+    }
+}
+
+fn mismatch(step: usize, at: &Step, seen: String) -> Mismatch {
+    let on = if at.device > 0 { " on the destination" } else { "" };
+    let until = if at.until_end { " until the end" } else { "" };
+    let op = format!("{}{until}{on}", at.op);
+    let same = if at.same_as.is_some() { " and the same bytes" } else { "" };
+    Mismatch { step, op, expected: format!("{}{same}", at.expect), seen }
+}
+
+/// A reply whose bytes are counted.
+struct Shown<'a>(&'a Reply<usize>);
+
+impl fmt::Display for Shown<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            Reply::Bytes(len) => write!(f, "{len} bytes"),
+            other => other.fmt(f),
+        }
+    }
+}
+
+/// Whether an expectation and a reply are of the same making; used by the list of deviations.
+pub(crate) fn admits_any(expect: &Option<Expect>, reply: &Reply<usize>) -> bool {
+    expect.as_ref().is_none_or(|expect| expect.admits(reply))
+}

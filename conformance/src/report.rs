@@ -1,0 +1,165 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! What a replay came to: for a person, and as JSON.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::time::Duration;
+
+use indicatif::HumanCount;
+use serde::Serialize;
+
+use crate::deviation::Deviations;
+use crate::replay::{Mismatch, Outcome, Verdict};
+
+/// A person is shown so many failures; JSON has them all.
+const SHOWN_FAILURES: usize = 10;
+
+/// What a replay came to.
+#[derive(Debug, Default, Serialize)]
+pub struct Report {
+    /// What was tested.
+    pub target: String,
+    /// How many traces got each verdict.
+    pub counts: Counts,
+    /// Ops carried out.
+    pub ops: u64,
+    /// Seconds it took.
+    pub seconds: f64,
+    /// Every trace with its verdict.
+    pub traces: Vec<TraceReport>,
+    /// Entries of the list of deviations that described nothing: mended, or never true.
+    pub unused_deviations: Vec<String>,
+    #[serde(skip)]
+    reasons: BTreeMap<String, String>,
+}
+
+/// How many traces got each verdict.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Counts {
+    /// As expected.
+    pub pass: u64,
+    /// Not as expected.
+    pub fail: u64,
+    /// Not as expected, and known.
+    pub deviation: u64,
+    /// Not run, for a reason.
+    pub not_applicable: u64,
+}
+
+/// A trace and its verdict.
+#[derive(Debug, Serialize)]
+pub struct TraceReport {
+    /// Its name.
+    pub trace: String,
+    /// Its verdict.
+    #[serde(flatten)]
+    pub verdict: Verdict,
+}
+
+impl Report {
+    /// An empty report on this target.
+    pub fn new(target: impl Into<String>) -> Self {
+        Self { target: target.into(), ..Self::default() }
+    }
+
+    /// Add what a trace came to.
+    pub fn record(&mut self, trace: &str, outcome: Outcome) {
+        let counts = &mut self.counts;
+        *match outcome.verdict {
+            Verdict::Pass => &mut counts.pass,
+            Verdict::Fail(_) => &mut counts.fail,
+            Verdict::Deviation { .. } => &mut counts.deviation,
+            Verdict::NotApplicable { .. } => &mut counts.not_applicable,
+        } += 1;
+        self.ops += outcome.ops;
+        self.traces.push(TraceReport { trace: trace.to_owned(), verdict: outcome.verdict });
+    }
+
+    /// Close the report: how long it took, and what the list of deviations has to say.
+    ///
+    /// With `complete`, every trace of every suite was run, so an entry that described nothing is
+    /// worth a failure.
+    pub fn finish(&mut self, took: Duration, deviations: Option<&Deviations>, complete: bool) {
+        self.seconds = took.as_secs_f64();
+        let Some(deviations) = deviations else { return };
+        self.reasons =
+            deviations.list.iter().map(|known| (known.id.clone(), known.reason.clone())).collect();
+        if complete {
+            self.unused_deviations = deviations.unused().map(|known| known.id.clone()).collect();
+        }
+    }
+
+    /// Whether nothing failed, and something was tested.
+    pub fn is_good(&self) -> bool {
+        let tested = self.counts.pass + self.counts.deviation;
+        self.counts.fail == 0 && self.unused_deviations.is_empty() && tested > 0
+    }
+
+    /// The failures.
+    pub fn failures(&self) -> impl Iterator<Item = (&str, &Mismatch)> {
+        self.traces.iter().filter_map(|report| match &report.verdict {
+            Verdict::Fail(mismatch) => Some((report.trace.as_str(), mismatch)),
+            _ => None,
+        })
+    }
+
+    /// Every deviation that was seen, with how many traces.
+    fn deviations(&self) -> BTreeMap<&str, u64> {
+        let mut seen = BTreeMap::new();
+        for report in &self.traces {
+            if let Verdict::Deviation { ids } = &report.verdict {
+                for id in ids {
+                    *seen.entry(id.as_str()).or_default() += 1;
+                }
+            }
+        }
+        seen
+    }
+
+    fn inapplicable(&self) -> BTreeMap<&str, u64> {
+        let mut seen = BTreeMap::new();
+        for report in &self.traces {
+            if let Verdict::NotApplicable { reason } = &report.verdict {
+                *seen.entry(reason.as_str()).or_default() += 1;
+            }
+        }
+        seen
+    }
+}
+
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Counts { pass, fail, deviation, not_applicable } = self.counts;
+        writeln!(
+            f,
+            "{}: {} traces: {} pass, {} fail, {} known deviation, {} not applicable",
+            self.target,
+            HumanCount(self.traces.len() as u64),
+            HumanCount(pass),
+            HumanCount(fail),
+            HumanCount(deviation),
+            HumanCount(not_applicable),
+        )?;
+        let rate = self.ops as f64 / self.seconds.max(1e-9);
+        let (ops, rate) = (HumanCount(self.ops), HumanCount(rate as u64));
+        writeln!(f, "  {ops} ops in {:.2} s, {rate} a second", self.seconds)?;
+        for (reason, count) in self.inapplicable() {
+            writeln!(f, "  not applicable x{count}: {reason}")?;
+        }
+        for (id, count) in self.deviations() {
+            let reason = self.reasons.get(id).map_or("", String::as_str);
+            writeln!(f, "  deviation x{count}: {id}: {}", reason.trim())?;
+        }
+        for id in &self.unused_deviations {
+            writeln!(f, "  FAIL: the known deviation {id} did not show: drop it from the list")?;
+        }
+        for (trace, mismatch) in self.failures().take(SHOWN_FAILURES) {
+            writeln!(f, "  FAIL: {trace}: {mismatch}")?;
+        }
+        let more = self.counts.fail.saturating_sub(SHOWN_FAILURES as u64);
+        if more > 0 {
+            writeln!(f, "  … and {} failures more; --json has them all", HumanCount(more))?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,67 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! Suites, generated from the core's FSM: no reply in them is written by hand but where the uAPI
+//! leaves a device more than one.
+
+mod arcs;
+mod fds;
+mod resets;
+pub(crate) mod script;
+mod streams;
+mod ways;
+
+use std::fmt;
+
+use serde::Serialize;
+use vfio_fsm_core::Features;
+
+use crate::trace::Trace;
+
+/// A suite.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, clap::ValueEnum)]
+#[serde(rename_all = "snake_case")]
+pub enum Suite {
+    /// From every state, however reached, a SET of every state and of numbers that are none.
+    Arcs,
+    /// A reset in every state, its session untouched, begun or drained, and what remains of it.
+    Resets,
+    /// Lifetimes, flags and misuse of the data_fd.
+    Fds,
+    /// What goes through the data_fd: pieces, ends, round trips, damage.
+    Streams,
+}
+
+impl Suite {
+    /// Every suite.
+    pub const ALL: [Self; 4] = [Self::Arcs, Self::Resets, Self::Fds, Self::Streams];
+
+    /// Its traces, for one set of flags.
+    pub fn generate(self, features: Features) -> Vec<Trace> {
+        match self {
+            Self::Arcs => arcs::generate(features),
+            Self::Resets => resets::generate(features),
+            Self::Fds => fds::generate(features),
+            Self::Streams => streams::generate(features),
+        }
+    }
+
+    /// Its traces, for every set of flags.
+    pub fn generate_all(self) -> Vec<Trace> {
+        Features::SETS.into_iter().flat_map(|features| self.generate(features)).collect()
+    }
+
+    /// The name, as traces begin with it.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Arcs => "arcs",
+            Self::Resets => "resets",
+            Self::Fds => "fds",
+            Self::Streams => "streams",
+        }
+    }
+}
+
+impl fmt::Display for Suite {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.name())
+    }
+}
