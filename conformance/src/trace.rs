@@ -172,8 +172,10 @@ pub enum Expect {
     Features(u64),
     /// One of these states.
     State(Vec<RawState>),
-    /// A SET that succeeded, with this data_fd or none.
-    Fd(Option<Fd>),
+    /// A SET that succeeded, with this data_fd.
+    Fd(Fd),
+    /// A SET that succeeded, with `data_fd == -1`.
+    NoFd,
     /// At least one byte, and no more than this.
     Bytes {
         /// The most that was asked for.
@@ -247,7 +249,8 @@ impl Expect {
             (Self::Failure, Reply::Errno(_)) | (Self::Written, Reply::Written(_)) => true,
             (Self::Features(want), Reply::Features(flags)) => want == flags,
             (Self::State(want), Reply::State(state)) => want.contains(state),
-            (Self::Fd(want), Reply::Fd(fd)) => want == fd,
+            (Self::Fd(want), Reply::Fd(Some(fd))) => want == fd,
+            (Self::NoFd, Reply::Fd(None)) => true,
             (Self::Bytes { max }, Reply::Bytes(len)) => (1..=*max as usize).contains(len),
             (Self::EndOfStream(want), Reply::EndOfStream(end)) => want == end,
             (Self::Info { initial, dirty }, Reply::Info(info)) => {
@@ -279,7 +282,8 @@ impl fmt::Display for Expect {
             Self::AnyOf(many) => list(f, many),
             Self::Ok => Reply::<()>::Ok.fmt(f),
             Self::Features(flags) => Reply::<()>::Features(*flags).fmt(f),
-            Self::Fd(fd) => Reply::<()>::Fd(*fd).fmt(f),
+            Self::Fd(fd) => Reply::<()>::Fd(Some(*fd)).fmt(f),
+            Self::NoFd => Reply::<()>::Fd(None).fmt(f),
             Self::EndOfStream(end) => Reply::<()>::EndOfStream(*end).fmt(f),
             Self::FdFlags(flags) => flags.fmt(f),
             Self::Errno(errno) => errno.fmt(f),

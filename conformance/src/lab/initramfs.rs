@@ -117,7 +117,7 @@ for uuid in {devices}; do
     must test -e "/sys/bus/mdev/devices/$uuid/iommu_group"
 done
 say "\"ready\",\"release\":\"$(uname -r)\",\"uptime\":\"$(cut -d' ' -f1 /proc/uptime)\""
-/vfio-conform replay --target kernel:{targets} --traces /traces.jsonl --from {from} --events \\
+/vfio-conform replay --target kernel:{targets} --traces /traces.jsonl --from {from} --events \
     --dangerous --deviations mtty --touch 0:7
 say "\"exit\",\"code\":$?"
 reboot -f

@@ -18,8 +18,9 @@ pub(super) fn generate(features: Features) -> Vec<Trace> {
     for way in ways(Suite::Fds, features) {
         traces.extend(same_state(&way));
         traces.push(reopened(&way, None));
-        let onward = State::ALL.into_iter().filter(|&to| to != State::Error && features.has(to));
-        traces.extend(onward.map(|to| reopened(&way, Some(to))));
+        for onward in [State::Running, State::StopCopy] {
+            traces.push(reopened(&way, Some(onward)));
+        }
         if way.script.state().session().is_some() {
             traces.push(misuse(&way));
             traces.push(closed_by_user(&way));

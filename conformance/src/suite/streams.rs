@@ -24,7 +24,7 @@ pub(super) fn generate(features: Features) -> Vec<Trace> {
     }
     // A device may refuse what is too much, or it may have had all it needs: but not load garbage.
     let too_long = vec![Data::slot(0), Data::Fill { byte: 0xa5, len: 64 }];
-    let either = Expect::AnyOf(vec![Expect::Fd(None), Expect::Failure]);
+    let either = Expect::AnyOf(vec![Expect::NoFd, Expect::Failure]);
     traces.push(damaged(features, "too-long", too_long, either));
     traces
 }
