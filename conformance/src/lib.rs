@@ -21,8 +21,6 @@
 //! # Ok::<(), vfio_conform::replay::TargetError>(())
 //! ```
 
-#[cfg(feature = "check")]
-pub mod counterexample;
 pub mod deviation;
 #[cfg(feature = "lab")]
 pub mod lab;

@@ -9,7 +9,7 @@ use std::path::PathBuf;
 use clap::Args;
 use indicatif::HumanCount;
 use serde::Serialize;
-use vfio_conform::counterexample::to_trace;
+use vfio_conform::suite::counterexample;
 use vfio_conform::trace;
 use vfio_fsm_core::Features;
 use vfio_fsm_model::{Checked, Counterexample, MUTANTS, PROPERTIES, check, check_mutant, refute};
@@ -152,8 +152,11 @@ pub(crate) fn run(arguments: &Arguments, output: &mut Output) -> Result {
         }
     }
     if let Some(path) = &arguments.counterexamples {
-        let traces: Vec<_> =
-            findings.counterexamples.iter().map(|(name, found)| to_trace(found, name)).collect();
+        let traces: Vec<_> = findings
+            .counterexamples
+            .iter()
+            .map(|(name, found)| counterexample(found, name))
+            .collect();
         let file =
             fs::File::create(path).map_err(|error| format!("{}: {error}", path.display()))?;
         trace::write(&traces, &mut BufWriter::new(file))

@@ -58,7 +58,8 @@ pub(crate) fn run(output: &mut Output) -> Result {
     let findings = Findings::find();
     output.say("model", &findings)?;
 
-    let suites = Suite::ALL.map(|suite| (suite, suite.generate_all()));
+    let suites = Suite::ALL.iter().map(|&suite| (suite, suite.generate_all()));
+    let suites: Vec<_> = suites.collect();
     let size = |(suite, traces): &(Suite, Vec<Trace>)| {
         let steps = traces.iter().map(|trace| trace.steps.len()).sum();
         (suite.name(), Size { traces: traces.len(), steps })

@@ -4,8 +4,10 @@
 
 mod arcs;
 mod fds;
+#[cfg(feature = "check")]
+mod model;
 mod resets;
-pub(crate) mod script;
+mod script;
 mod streams;
 mod ways;
 
@@ -28,11 +30,27 @@ pub enum Suite {
     Fds,
     /// What goes through the data_fd: pieces, ends, round trips, damage.
     Streams,
+    /// The shortest runs, found by the model checker, that tell a planted bug from a correct device.
+    #[cfg(feature = "check")]
+    Model,
+}
+
+/// A counterexample of the model as a trace that a correct device passes.
+#[cfg(feature = "check")]
+pub fn counterexample(found: &vfio_fsm_model::Counterexample, name: &str) -> Trace {
+    model::to_trace(found, name)
 }
 
 impl Suite {
     /// Every suite.
-    pub const ALL: [Self; 4] = [Self::Arcs, Self::Resets, Self::Fds, Self::Streams];
+    pub const ALL: &[Self] = &[
+        Self::Arcs,
+        Self::Resets,
+        Self::Fds,
+        Self::Streams,
+        #[cfg(feature = "check")]
+        Self::Model,
+    ];
 
     /// Its traces, for one set of flags.
     pub fn generate(self, features: Features) -> Vec<Trace> {
@@ -41,6 +59,8 @@ impl Suite {
             Self::Resets => resets::generate(features),
             Self::Fds => fds::generate(features),
             Self::Streams => streams::generate(features),
+            #[cfg(feature = "check")]
+            Self::Model => model::generate(features),
         }
     }
 
@@ -56,6 +76,8 @@ impl Suite {
             Self::Resets => "resets",
             Self::Fds => "fds",
             Self::Streams => "streams",
+            #[cfg(feature = "check")]
+            Self::Model => "model",
         }
     }
 }

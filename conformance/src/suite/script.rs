@@ -12,7 +12,7 @@ use crate::target::MemoryDevice;
 use crate::trace::{Amount, Data, Expect, Header, Slots, Step, Trace, VERSION};
 
 /// The reads of suites ask for this much unless they are about something else.
-pub(crate) const READ: u32 = 4096;
+pub(super) const READ: u32 = 4096;
 
 /// Why the blocked pair is dangerous.
 pub(super) const BLOCKED: &str = "kernels before the fix of June 2026 loop forever on \
@@ -20,7 +20,7 @@ pub(super) const BLOCKED: &str = "kernels before the fix of June 2026 loop forev
 
 /// A trace in the making, and the devices that it is done on.
 #[derive(Clone)]
-pub(crate) struct Script {
+pub(super) struct Script {
     trace: Trace,
     devices: [MemoryDevice; 2],
     /// After a SET that failed, where the device may be (R8).
@@ -30,7 +30,7 @@ pub(crate) struct Script {
 }
 
 impl Script {
-    pub(crate) fn new(
+    pub(super) fn new(
         suite: impl fmt::Display,
         features: Features,
         name: &str,
@@ -54,28 +54,28 @@ impl Script {
     }
 
     /// The same beginning under another name.
-    pub(crate) fn named(&self, name: &str) -> Self {
+    pub(super) fn named(&self, name: &str) -> Self {
         let mut script = self.clone();
         script.trace.header.name = format!("{}/{name}", self.trace.header.name);
         script
     }
 
-    pub(crate) fn covers(&mut self, ids: &[&'static str]) -> &mut Self {
+    pub(super) fn covers(&mut self, ids: &[&'static str]) -> &mut Self {
         self.trace.header.covers.extend(ids.iter().map(|id| Cow::Borrowed(*id)));
         self
     }
 
-    pub(crate) fn dangerous(&mut self, why: &'static str) -> &mut Self {
+    pub(super) fn dangerous(&mut self, why: &'static str) -> &mut Self {
         self.trace.header.dangerous.get_or_insert(why.into());
         self
     }
 
-    pub(crate) fn finish(self) -> Trace {
+    pub(super) fn finish(self) -> Trace {
         self.trace
     }
 
     /// Go on with the source (0) or the destination (1).
-    pub(crate) fn on(&mut self, device: u8) -> &mut Self {
+    pub(super) fn on(&mut self, device: u8) -> &mut Self {
         self.at = device;
         self
     }
@@ -84,31 +84,35 @@ impl Script {
         &mut self.devices[usize::from(self.at)]
     }
 
-    pub(crate) fn features(&self) -> Features {
+    pub(super) fn features(&self) -> Features {
         self.devices[0].fsm().features()
     }
 
-    pub(crate) fn state(&self) -> State {
+    pub(super) fn state(&self) -> State {
         self.devices[usize::from(self.at)].fsm().state()
     }
 
+    pub(super) fn is_open(&self) -> bool {
+        self.devices[usize::from(self.at)].is_open()
+    }
+
     /// The data_fd handed out last.
-    pub(crate) fn last_fd(&self) -> Option<Fd> {
+    pub(super) fn last_fd(&self) -> Option<Fd> {
         self.devices[usize::from(self.at)].fds().last()
     }
 
     /// Which way the data_fd goes, if it is open.
-    pub(crate) fn way(&self, fd: Fd) -> Option<Direction> {
+    pub(super) fn way(&self, fd: Fd) -> Option<Direction> {
         self.devices[usize::from(self.at)].fds().get(fd).map(|open| open.direction)
     }
 
     /// Do it, and expect what the core's device answers.
-    pub(crate) fn op(&mut self, op: Op<Data>) -> &mut Self {
+    pub(super) fn op(&mut self, op: Op<Data>) -> &mut Self {
         self.step(self.plain(op))
     }
 
     /// Do it, and expect this, which must admit what the core's device answers.
-    pub(crate) fn expect(&mut self, op: Op<Data>, expect: Expect) -> &mut Self {
+    pub(super) fn expect(&mut self, op: Op<Data>, expect: Expect) -> &mut Self {
         self.step(self.plain(op));
         if let Some(step) = self.trace.steps.last_mut() {
             step.expect = expect;
@@ -116,33 +120,33 @@ impl Script {
         self
     }
 
-    pub(crate) fn set(&mut self, to: State) -> &mut Self {
+    pub(super) fn set(&mut self, to: State) -> &mut Self {
         self.op(Op::set(to))
     }
 
-    pub(crate) fn get(&mut self) -> &mut Self {
+    pub(super) fn get(&mut self) -> &mut Self {
         self.op(Op::GetState)
     }
 
     /// Read in pieces of `len` until the end, and keep it.
-    pub(crate) fn drain(&mut self, fd: Fd, len: u32, into: u8) -> &mut Self {
+    pub(super) fn drain(&mut self, fd: Fd, len: u32, into: u8) -> &mut Self {
         let read = self.plain(Op::Read { fd, len });
         self.step(Step { until_end: true, into: Some(into), ..read })
     }
 
     /// Read until the end; the bytes must be those of a slot.
-    pub(crate) fn drain_same(&mut self, fd: Fd, same_as: u8) -> &mut Self {
+    pub(super) fn drain_same(&mut self, fd: Fd, same_as: u8) -> &mut Self {
         let read = self.plain(Op::Read { fd, len: READ });
         self.step(Step { until_end: true, same_as: Some(same_as), ..read })
     }
 
     /// Write in pieces of `chunk`.
-    pub(crate) fn write_in(&mut self, fd: Fd, bytes: Data, chunk: u32) -> &mut Self {
+    pub(super) fn write_in(&mut self, fd: Fd, bytes: Data, chunk: u32) -> &mut Self {
         let write = self.plain(Op::Write { fd, bytes });
         self.step(Step { chunk: Some(chunk), ..write })
     }
 
-    pub(crate) fn write(&mut self, fd: Fd, bytes: Data) -> &mut Self {
+    pub(super) fn write(&mut self, fd: Fd, bytes: Data) -> &mut Self {
         self.op(Op::Write { fd, bytes })
     }
 

@@ -1,19 +1,35 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! A counterexample of the model as a trace: what a correct device answers to the same ops.
+//! The shortest runs that tell a bug from a correct device, found by the model checker: every
+//! planted bug's, and the one that refutes the seed thread's claim without its assumption.
 
-use vfio_fsm_core::{Direction, Fd, Op, Reply};
-use vfio_fsm_model::Counterexample;
+use vfio_fsm_core::{Direction, Fd, Features, Op, Reply};
+use vfio_fsm_model::{Counterexample, MUTANTS, PROPERTIES, check_mutant, refute};
 
+use crate::suite::Suite;
 use crate::suite::script::{READ, Script};
 use crate::trace::{Data, Trace};
+
+pub(super) fn generate(features: Features) -> Vec<Trace> {
+    // The mutants are checked with every flag set, so their runs are for such a device.
+    if features != Features::ALL {
+        return Vec::new();
+    }
+    let bugs = MUTANTS.iter().map(|mutant| (mutant.bug.slug(), check_mutant(mutant)));
+    let refuted = refute();
+    let claim = (refuted.claim.id, refuted.counterexample);
+    let found = bugs.chain([claim]);
+    found.filter_map(|(name, run)| run.map(|run| to_trace(&run, name))).collect()
+}
 
 /// The trace that a device with the counterexample's bug fails, and a correct one passes.
 ///
 /// The model's device has one register, so a read that met the end of the stream there becomes one
 /// until the end here. What the last step broke may not show in its reply: so the state, and every
 /// data_fd that is open, are asked for at the end.
-pub fn to_trace(counterexample: &Counterexample, name: &str) -> Trace {
-    let mut script = Script::new("model", counterexample.features, name, &[]);
+pub(crate) fn to_trace(counterexample: &Counterexample, name: &str) -> Trace {
+    let property = PROPERTIES.iter().find(|property| property.id == counterexample.property);
+    let covers = property.map_or(&[][..], |property| property.covers);
+    let mut script = Script::new(Suite::Model, counterexample.features, name, covers);
     for step in &counterexample.steps {
         let ended = matches!(step.seen, Reply::EndOfStream(_))
             || matches!(step.correct, Reply::EndOfStream(_));
@@ -21,6 +37,9 @@ pub fn to_trace(counterexample: &Counterexample, name: &str) -> Trace {
             Op::Read { fd, .. } if ended => script.drain(fd, READ, 0),
             op => script.op(op.map(|bytes| Data::Hex(bytes.to_vec()))),
         };
+    }
+    if !script.is_open() {
+        script.op(Op::Open);
     }
     script.op(Op::GetState);
     let last = script.last_fd().map_or(0, |fd| fd.0);
