@@ -11,7 +11,6 @@ use glob::Pattern;
 use serde::Deserialize;
 use vfio_fsm_core::Reply;
 
-use crate::replay::admits_any;
 use crate::trace::{Expect, Step};
 
 /// The list of one driver.
@@ -98,7 +97,7 @@ impl Deviations {
                 && entry.is_in(trace)
                 && (entry.ops.is_empty() || entry.ops.iter().any(|op| op == step.op.name()))
                 && entry.expected.as_ref().is_none_or(|expected| *expected == step.expect)
-                && admits_any(&entry.seen, seen)
+                && entry.seen.as_ref().is_none_or(|expect| expect.admits(seen))
         };
         self.list.iter().find(describes).map(Deviation::take)
     }

@@ -29,3 +29,8 @@ pub mod report;
 pub mod suite;
 pub mod target;
 pub mod trace;
+
+/// The README's code is compiled and run.
+#[cfg(doctest)]
+#[doc = include_str!("../../README.md")]
+struct Readme;

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use vfio_fsm_core::{Features, Op, Reply};
 
 use crate::deviation::Deviations;
-use crate::trace::{Data, Expect, Need, Slots, Step, Trace};
+use crate::trace::{Data, Need, Slots, Step, Trace};
 
 /// A device to be tested. Implement it for your own: `examples/own_device.rs` does in a few lines.
 pub trait Target {
@@ -288,9 +288,4 @@ impl fmt::Display for Shown<'_> {
             other => other.fmt(f),
         }
     }
-}
-
-/// Whether an expectation and a reply are of the same making; used by the list of deviations.
-pub(crate) fn admits_any(expect: &Option<Expect>, reply: &Reply<usize>) -> bool {
-    expect.as_ref().is_none_or(|expect| expect.admits(reply))
 }

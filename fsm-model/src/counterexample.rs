@@ -7,7 +7,8 @@ use stateright::Model;
 use vfio_fsm_core::device::{Device, Memory};
 use vfio_fsm_core::{Fd, Features, Op, Reply, State};
 
-use crate::protocol::{Action, Actor, Protocol};
+use crate::protocol::Protocol;
+use crate::world::{Action, Actor};
 
 /// A run that breaks a property.
 #[derive(Clone, Debug)]

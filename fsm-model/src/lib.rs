@@ -14,9 +14,11 @@ mod counterexample;
 mod mutant;
 mod property;
 mod protocol;
+mod world;
 
 pub use check::{Checked, Failure, Refutation, check, check_mutant, refute};
 pub use counterexample::{CounterStep, Counterexample};
 pub use mutant::{MUTANTS, Mutant};
 pub use property::{CLAIM_WITHOUT_ASSUMPTION, PROPERTIES, Property};
-pub use protocol::{Action, Actor, Protocol, World};
+pub use protocol::Protocol;
+pub use world::{Action, Actor, Belief, World};

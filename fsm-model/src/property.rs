@@ -3,7 +3,7 @@
 
 use vfio_fsm_core::{EndOfStream, Errno, Fault, Fd, Leaves, Op, Reply, Route, State};
 
-use crate::protocol::{Action, Actor, World};
+use crate::world::{Action, Actor, World};
 
 /// One step of the model, to be judged.
 #[derive(Debug)]
