@@ -40,3 +40,8 @@ pub use arc::{Arc, Refused, Route, SessionEffect, Why, allowed, arcs, next_hop};
 pub use diagram::{Dot, Mermaid};
 pub use op::{EndOfStream, Errno, Fault, Fd, FdFlags, Leaves, Op, PrecopyInfo, Readiness, Reply};
 pub use state::{Direction, Features, IllegalFeatures, RawState, State, StateSet};
+
+/// The README's code is compiled and run.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

@@ -119,7 +119,7 @@ fn routes_end_and_open_at_the_end() {
     }
 }
 
-/// R4, R13, R14, R16, C6, T4: who is refused, why, and what the refusal offers instead.
+/// R4, R13, R14, R16, C6, C11, T4: who is refused, why, and what the refusal offers instead.
 #[test]
 fn refusals_say_why() {
     for features in Features::SETS {

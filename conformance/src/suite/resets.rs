@@ -10,8 +10,8 @@ use crate::suite::ways::ways;
 use crate::trace::{Data, Trace};
 
 const COVERS: &[&str] = &[
-    "R7", "R14", "R15", "R30", "R33", "R38", "R50", "C12", "C13", "C15", "C16", "C17", "C19",
-    "C20", "C21", "C34", "O1",
+    "R7", "R14", "R15", "R30", "R33", "R50", "C12", "C13", "C15", "C16", "C17", "C19", "C20",
+    "C21", "C34", "O1",
 ];
 
 /// How far the session has gone when the reset comes.

@@ -17,6 +17,26 @@
 //! keeps this value under a spin lock of its own and calls one method under it at a time (T6).
 
 /// The state lock and the note of a reset that found it taken.
+///
+/// ```
+/// use std::sync::Mutex;
+/// use vfio_fsm_core::device::{Arrival, ResetGate, Unlock};
+///
+/// // In a driver: the state under a sleeping lock, this under a spin lock.
+/// let gate = Mutex::new(ResetGate::new());
+/// let lock_gate = || gate.lock().unwrap();
+///
+/// // SET has the state lock, and is at work on an arc, when the guest resets the device.
+/// assert!(lock_gate().try_lock());
+/// assert_eq!(lock_gate().arrive(), Arrival::Deferred); // and the reset handler returns
+///
+/// // SET is done. Every exit of every operation goes through this loop.
+/// let mut resets = 0;
+/// while lock_gate().unlock() == Unlock::ResetFirst {
+///     resets += 1; // DeviceFsm::reset(), with the spin lock free and the state lock held
+/// }
+/// assert_eq!(resets, 1);
+/// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct ResetGate {
     held: bool,
