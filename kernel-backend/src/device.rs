@@ -1,0 +1,442 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! A device node that speaks the alphabet.
+
+use std::fmt;
+use std::io;
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::time::Duration;
+
+use nix::sys::uio::pwrite;
+use vfio_bindings::bindings::vfio::{
+    VFIO_DEVICE_FEATURE_GET, VFIO_DEVICE_FEATURE_MIG_DATA_SIZE,
+    VFIO_DEVICE_FEATURE_MIG_DEVICE_STATE, VFIO_DEVICE_FEATURE_MIG_PRECOPY_INFOv2,
+    VFIO_DEVICE_FEATURE_MIGRATION, VFIO_DEVICE_FEATURE_PROBE, VFIO_DEVICE_FEATURE_SET,
+    VFIO_PRECOPY_INFO_REINIT, VFIO_REGION_INFO_FLAG_WRITE, vfio_device_feature_mig_data_size,
+    vfio_device_feature_mig_state, vfio_device_feature_migration, vfio_precopy_info,
+    vfio_region_info,
+};
+use vfio_fsm_core::{
+    EndOfStream, Errno, Fault, Fd, Features, Op, PrecopyInfo, RawState, Reply, State,
+};
+
+use crate::anomaly::Anomaly;
+use crate::data_fds::{DataFds, Outcome, ReadCall};
+use crate::error::{FreshError, TouchError, UringUnavailable};
+use crate::limit::FdTableFull;
+use crate::open::{Node, OpenError};
+use crate::path::DevicePath;
+use crate::sys::{self, errno};
+
+/// Stands in every output field before a call: no length, and no state that is defined.
+const POISON: u64 = 0xa5a5_a5a5_a5a5_a5a5;
+const POISON_STATE: u32 = 0xa5a5_a5a5;
+/// The same for a data_fd, which may be -1 or a number.
+const POISON_FD: i32 = i32::MIN;
+
+const READ_LIMIT: Duration = Duration::from_secs(5);
+
+/// An open device, and the data_fds it handed out.
+///
+/// Not all that can be asked of it is possible everywhere. What is not answers `EOPNOTSUPP`, and a
+/// predicate tells beforehand: [`uring_available`](Self::uring_available),
+/// [`touch_configured`](Self::touch_configured), [`can_fault`](Self::can_fault),
+/// [`precopy_v2_available`](Self::precopy_v2_available).
+pub struct KernelDevice {
+    node: Node,
+    features: Features,
+    data_fds: DataFds,
+    /// Opted in since the device was opened.
+    precopy_v2: bool,
+    /// Where in the device fd a touch goes.
+    touch: Option<i64>,
+    read_limit: Duration,
+    anomalies: Vec<Anomaly>,
+}
+
+impl KernelDevice {
+    /// Opens a device and reads its migration flags.
+    ///
+    /// A sysfs directory is opened by its group in a container of its own (type 1, version 2); a
+    /// cdev is bound to an iommufd of its own. Neither maps memory for the device.
+    ///
+    /// # Errors
+    ///
+    /// When the device cannot be opened, or has no migration, or illegal flags.
+    pub fn open(path: &DevicePath) -> Result<Self, OpenError> {
+        Self::with_node(Node::open(path)?)
+    }
+
+    /// The device behind an fd that somebody else opened; group, container and iommufd are theirs.
+    ///
+    /// For a VMM that has a [`vfio_ioctls::VfioDevice`]: give a duplicate of its fd.
+    ///
+    /// # Errors
+    ///
+    /// When the device has no migration, or illegal flags.
+    pub fn from_fd(device: OwnedFd) -> Result<Self, OpenError> {
+        Self::with_node(Node::given(device))
+    }
+
+    fn with_node(node: Node) -> Result<Self, OpenError> {
+        let device = node.fd().map_err(|errno| OpenError::Feature { errno })?;
+        let flags = migration_flags(device).map_err(|errno| match errno {
+            Errno::ENOTTY | Errno::EINVAL => OpenError::NoMigration { errno },
+            errno => OpenError::Feature { errno },
+        })?;
+        Ok(Self {
+            features: Features::from_flags(flags)?,
+            node,
+            data_fds: DataFds::default(),
+            precopy_v2: false,
+            touch: None,
+            read_limit: READ_LIMIT,
+            anomalies: Vec::new(),
+        })
+    }
+
+    /// How to open a device of [`from_fd`](Self::from_fd) again after [`Op::Close`]. Without it,
+    /// [`Op::Open`] answers `EOPNOTSUPP`. Without effect on a device opened by path.
+    #[must_use]
+    pub fn with_reopen(
+        mut self,
+        reopen: impl FnMut() -> io::Result<OwnedFd> + Send + 'static,
+    ) -> Self {
+        self.node.set_reopen(Box::new(reopen));
+        self
+    }
+
+    /// Where [`Op::Touch`] writes its byte: a place that the device keeps and migrates.
+    ///
+    /// For the mtty sample that is region 0 (BAR 0), offset 7, the scratch register of its UART.
+    ///
+    /// # Errors
+    ///
+    /// When the device has no such region, or it is shorter or cannot be written.
+    pub fn with_touch(mut self, region: u32, offset: u64) -> Result<Self, TouchError> {
+        let no_region = |errno| TouchError::NoRegion { region, errno };
+        let mut info = vfio_region_info { index: region, ..Default::default() };
+        sys::region_info(self.node.fd().map_err(no_region)?, &mut info).map_err(no_region)?;
+        if info.flags & VFIO_REGION_INFO_FLAG_WRITE == 0 {
+            return Err(TouchError::ReadOnly { region });
+        }
+        let outside = TouchError::Outside { region, offset, size: info.size };
+        let position = info.offset.checked_add(offset).filter(|_| offset < info.size);
+        let position = position.and_then(|position| i64::try_from(position).ok());
+        self.touch = Some(position.ok_or(outside)?);
+        Ok(self)
+    }
+
+    /// How long a read may block, 5 s unless set; then it is `EAGAIN` and
+    /// [`Anomaly::Stalled`]. [`Op::Read`] keeps to it only where the driver's data_fd can be
+    /// polled: without, the kernel calls every fd ready, and a read that blocks cannot be foreseen.
+    #[must_use]
+    pub const fn with_read_limit(mut self, limit: Duration) -> Self {
+        self.read_limit = limit;
+        self
+    }
+
+    /// The flags the device had when it was opened first.
+    pub const fn features(&self) -> Features {
+        self.features
+    }
+
+    /// Whether [`Op::UringRead`] can be done here.
+    pub fn uring_available(&self) -> bool {
+        self.uring().is_ok()
+    }
+
+    /// Why [`Op::UringRead`] cannot be done here, if so. Sets a ring up to find out.
+    ///
+    /// # Errors
+    ///
+    /// When this crate was built without io_uring, or the kernel refuses one.
+    pub fn uring(&self) -> Result<(), UringUnavailable> {
+        #[cfg(feature = "io-uring")]
+        return sys::uring::Ring::new()
+            .map(drop)
+            .map_err(|errno| UringUnavailable::Refused { errno });
+        #[cfg(not(feature = "io-uring"))]
+        Err(UringUnavailable::NotBuilt)
+    }
+
+    /// Whether [`Op::Touch`] has a place to write to.
+    pub const fn touch_configured(&self) -> bool {
+        self.touch.is_some()
+    }
+
+    /// Whether this fault can be brought about: a full fd table can; a driver cannot be made to
+    /// fail, nor a reset be placed inside a `SET`.
+    pub const fn can_fault(&self, fault: Fault) -> bool {
+        matches!(fault, Fault::FdTableFull)
+    }
+
+    /// Whether the kernel knows `VFIO_DEVICE_FEATURE_MIG_PRECOPY_INFOv2` (since Linux 7.1).
+    pub fn precopy_v2_available(&self) -> bool {
+        let probe = VFIO_DEVICE_FEATURE_PROBE | VFIO_DEVICE_FEATURE_SET;
+        let flags = probe | VFIO_DEVICE_FEATURE_MIG_PRECOPY_INFOv2;
+        let device = self.node.fd();
+        device.is_ok_and(|device| sys::device_feature(device, flags, &mut ()).is_ok())
+    }
+
+    /// What the uAPI does not allow and no reply shows, in the order seen.
+    pub fn anomalies(&self) -> &[Anomaly] {
+        &self.anomalies
+    }
+
+    /// The same, and forgets them: for the end of each trace.
+    pub fn take_anomalies(&mut self) -> Vec<Anomaly> {
+        std::mem::take(&mut self.anomalies)
+    }
+
+    /// A device as after [`open`](Self::open): for the start of each trace.
+    ///
+    /// Closes every data_fd, so that the next is number 1; opens the device if it is closed; resets
+    /// it, and asks whether it is in RUNNING. A device that was opted in to precopy info v2 is
+    /// opened afresh, since that lasts until it is closed. Anomalies stay.
+    ///
+    /// # Errors
+    ///
+    /// When one of these steps fails. The device is then of no use before a `fresh` that succeeds.
+    pub fn fresh(&mut self) -> Result<(), FreshError> {
+        self.data_fds.clear();
+        if self.precopy_v2 {
+            self.node.can_reopen()?;
+            self.close();
+        }
+        if !self.node.is_open() {
+            self.node.reopen()?;
+        }
+        let failed = |call| move |errno| FreshError::Failed { call, errno };
+        let device = self.node.fd().map_err(failed("open"))?;
+        sys::device_reset(device).map_err(failed("VFIO_DEVICE_RESET"))?;
+        let state = self.state().map_err(failed("GET of the device_state"))?;
+        match state.known() {
+            Some(State::Running) => Ok(()),
+            _ => Err(FreshError::NotRunning { state }),
+        }
+    }
+
+    /// Do one thing to the device. `buf` is where a read puts its bytes; no more than it holds are
+    /// asked for.
+    pub fn apply<'b>(&mut self, op: Op<&[u8]>, buf: &'b mut [u8]) -> Reply<&'b [u8]> {
+        match op {
+            Op::Read { fd, len } => self.read(ReadCall::Read, fd, len, buf),
+            Op::Pread { fd, len } => self.read(ReadCall::Pread, fd, len, buf),
+            Op::UringRead { fd, len } => self.read(ReadCall::Uring, fd, len, buf),
+            op => self.answer(op).unwrap_or_else(Reply::Errno),
+        }
+    }
+
+    /// Everything but the reads.
+    fn answer<'b>(&mut self, op: Op<&[u8]>) -> Result<Reply<&'b [u8]>, Errno> {
+        let done = |()| Reply::Ok;
+        match op {
+            Op::Open => self.reopen().map(done),
+            Op::Close => {
+                self.node.fd()?;
+                self.close();
+                Ok(Reply::Ok)
+            }
+            Op::GetFeatures => migration_flags(self.node.fd()?).map(Reply::Features),
+            Op::GetState => self.state().map(Reply::State),
+            Op::SetState { to, fault } => self.set_state(to, fault).map(Reply::Fd),
+            Op::Reset => sys::device_reset(self.node.fd()?).map(done),
+            Op::DataSize => self.data_size().map(Reply::Size),
+            Op::OptInPrecopyV2 => self.opt_in_precopy_v2().map(done),
+            Op::Write { fd, bytes } => self.write(fd, bytes).map(Reply::Written),
+            Op::Seek { fd } => self.data_fds.seek(fd).map(done),
+            Op::Poll { fd } => self.data_fds.poll(fd).map(Reply::Ready),
+            Op::PrecopyInfo { fd } => self.precopy_info(fd).map(Reply::Info),
+            Op::FdFlags { fd } => self.data_fds.flags(fd).map(Reply::FdFlags),
+            Op::CloseFd { fd } => self.data_fds.close(fd).map(done),
+            Op::Touch(value) => self.touch(value).map(done),
+            // In `apply`, for they alone need the buffer.
+            Op::Read { .. } | Op::Pread { .. } | Op::UringRead { .. } => Err(Errno::EOPNOTSUPP),
+        }
+    }
+
+    fn reopen(&mut self) -> Result<(), Errno> {
+        if self.node.is_open() {
+            return Err(Errno::EBUSY);
+        }
+        self.node.reopen().map_err(|error| error.errno())
+    }
+
+    fn close(&mut self) {
+        self.node.close();
+        self.precopy_v2 = false;
+    }
+
+    fn state(&mut self) -> Result<RawState, Errno> {
+        let flags = VFIO_DEVICE_FEATURE_GET | VFIO_DEVICE_FEATURE_MIG_DEVICE_STATE;
+        let mut state = poisoned_state();
+        sys::device_feature(self.node.fd()?, flags, &mut state)?;
+        let data_fd = state.data_fd;
+        if data_fd == POISON_FD {
+            self.unwritten("vfio_device_feature_mig_state.data_fd");
+        } else if data_fd != -1 {
+            self.anomalies.push(Anomaly::FdFromGet { data_fd });
+        }
+        if state.device_state == POISON_STATE {
+            self.unwritten("vfio_device_feature_mig_state.device_state");
+        }
+        Ok(RawState(state.device_state))
+    }
+
+    fn set_state(&mut self, to: RawState, fault: Option<Fault>) -> Result<Option<Fd>, Errno> {
+        let flags = VFIO_DEVICE_FEATURE_SET | VFIO_DEVICE_FEATURE_MIG_DEVICE_STATE;
+        let mut state = vfio_device_feature_mig_state { device_state: to.0, ..poisoned_state() };
+        let device = self.node.fd()?;
+        let full = match fault {
+            None => None,
+            Some(Fault::FdTableFull) => Some(FdTableFull::begin()?),
+            Some(_) => return Err(Errno::EOPNOTSUPP),
+        };
+        let set = sys::device_feature(device, flags, &mut state);
+        drop(full);
+        set.inspect_err(|_errno| self.check_failed_set(to, &state))?;
+        match state.data_fd {
+            -1 => Ok(None),
+            POISON_FD => {
+                self.unwritten("vfio_device_feature_mig_state.data_fd");
+                Err(Errno::EBADF)
+            }
+            data_fd => self.install(data_fd).map(Some),
+        }
+    }
+
+    /// A failure before or after the driver's part leaves the structure as it was.
+    fn check_failed_set(&mut self, asked: RawState, state: &vfio_device_feature_mig_state) {
+        let device_state = RawState(state.device_state);
+        if device_state != asked || ![-1, POISON_FD].contains(&state.data_fd) {
+            let data_fd = state.data_fd;
+            self.anomalies.push(Anomaly::FailedSet { asked, device_state, data_fd });
+        }
+    }
+
+    fn install(&mut self, data_fd: RawFd) -> Result<Fd, Errno> {
+        // A number that is ours already would be closed twice.
+        let device = self.node.fd()?.as_raw_fd();
+        let ours = data_fd == device || self.data_fds.owns(data_fd);
+        let fresh = if ours { None } else { sys::adopt(data_fd) };
+        match fresh {
+            Some(fd) => self.data_fds.install(fd),
+            None => {
+                self.anomalies.push(Anomaly::NotANewFd { data_fd });
+                Err(Errno::EBADF)
+            }
+        }
+    }
+
+    fn data_size(&mut self) -> Result<u64, Errno> {
+        let flags = VFIO_DEVICE_FEATURE_GET | VFIO_DEVICE_FEATURE_MIG_DATA_SIZE;
+        let mut size = vfio_device_feature_mig_data_size { stop_copy_length: POISON };
+        sys::device_feature(self.node.fd()?, flags, &mut size)?;
+        if size.stop_copy_length == POISON {
+            self.unwritten("vfio_device_feature_mig_data_size.stop_copy_length");
+        }
+        Ok(size.stop_copy_length)
+    }
+
+    fn opt_in_precopy_v2(&mut self) -> Result<(), Errno> {
+        let flags = VFIO_DEVICE_FEATURE_SET | VFIO_DEVICE_FEATURE_MIG_PRECOPY_INFOv2;
+        sys::device_feature(self.node.fd()?, flags, &mut ())?;
+        self.precopy_v2 = true;
+        Ok(())
+    }
+
+    fn read<'b>(&mut self, call: ReadCall, fd: Fd, len: u32, buf: &'b mut [u8]) -> Reply<&'b [u8]> {
+        let asked = buf.len().min(len as usize);
+        let buf = &mut buf[..asked];
+        let result = self.data_fds.read(call, fd, buf, self.read_limit);
+        if result == Ok(Outcome::Stalled) {
+            self.anomalies.push(Anomaly::Stalled { fd, after: self.read_limit });
+        }
+        match result {
+            Ok(Outcome::Stalled) => Reply::Errno(Errno::EAGAIN),
+            Ok(Outcome::Got(0)) if asked > 0 => Reply::EndOfStream(EndOfStream::Permanent),
+            Ok(Outcome::Got(got)) => Reply::Bytes(&buf[..self.at_most(asked, got)]),
+            Err(Errno::ENOMSG) => Reply::EndOfStream(EndOfStream::Temporary),
+            Err(errno) => Reply::Errno(errno),
+        }
+    }
+
+    fn write(&mut self, fd: Fd, bytes: &[u8]) -> Result<u32, Errno> {
+        let taken = self.data_fds.write(fd, bytes)?;
+        let taken = self.at_most(bytes.len(), taken);
+        // write(2) never takes more than MAX_RW_COUNT, which is below 2 GiB.
+        u32::try_from(taken).map_err(|_too_many| Errno::EOVERFLOW)
+    }
+
+    fn at_most(&mut self, asked: usize, got: usize) -> usize {
+        if got > asked {
+            self.anomalies.push(Anomaly::MoreThanAsked { asked, got });
+        }
+        got.min(asked)
+    }
+
+    fn precopy_info(&mut self, fd: Fd) -> Result<PrecopyInfo, Errno> {
+        let file = self.data_fds.get(fd)?;
+        // Before the opt-in the flags are whatever the user put there, on every kernel; and no
+        // driver is promised that it may ignore what it does not know.
+        let flags = if self.precopy_v2 { POISON_STATE } else { 0 };
+        let mut info = vfio_precopy_info {
+            flags,
+            initial_bytes: POISON,
+            dirty_bytes: POISON,
+            ..Default::default()
+        };
+        sys::precopy_info(file, &mut info)?;
+        if info.initial_bytes == POISON {
+            self.unwritten("vfio_precopy_info.initial_bytes");
+        }
+        if info.dirty_bytes == POISON {
+            self.unwritten("vfio_precopy_info.dirty_bytes");
+        }
+        if info.flags == POISON_STATE {
+            self.unwritten("vfio_precopy_info.flags");
+        }
+        Ok(PrecopyInfo {
+            initial_bytes: info.initial_bytes,
+            dirty_bytes: info.dirty_bytes,
+            // A driver that sets it unasked shows: what went in was 0.
+            reinit: info.flags & VFIO_PRECOPY_INFO_REINIT != 0,
+        })
+    }
+
+    fn touch(&mut self, value: u8) -> Result<(), Errno> {
+        let device = self.node.fd()?;
+        let position = self.touch.ok_or(Errno::EOPNOTSUPP)?;
+        match pwrite(device, &[value], position).map_err(errno)? {
+            0 => Err(Errno::EIO),
+            _ => Ok(()),
+        }
+    }
+
+    fn unwritten(&mut self, field: &'static str) {
+        self.anomalies.push(Anomaly::Unwritten { field });
+    }
+}
+
+fn migration_flags(device: BorrowedFd<'_>) -> Result<u64, Errno> {
+    let flags = VFIO_DEVICE_FEATURE_GET | VFIO_DEVICE_FEATURE_MIGRATION;
+    // Left as it is, this is no legal set.
+    let mut migration = vfio_device_feature_migration { flags: POISON };
+    sys::device_feature(device, flags, &mut migration)?;
+    Ok(migration.flags)
+}
+
+const fn poisoned_state() -> vfio_device_feature_mig_state {
+    vfio_device_feature_mig_state { device_state: POISON_STATE, data_fd: POISON_FD }
+}
+
+impl fmt::Debug for KernelDevice {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("KernelDevice")
+            .field("open", &self.node.is_open())
+            .field("features", &self.features)
+            .field("data_fds", &self.data_fds)
+            .field("anomalies", &self.anomalies)
+            .finish_non_exhaustive()
+    }
+}

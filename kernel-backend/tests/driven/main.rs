@@ -1,0 +1,14 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! `KernelDevice` driven without a kernel: see [`double`] for what answers instead.
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a helper of a test fails as the test does"
+)]
+
+mod double;
+mod odd;
+mod open;
+mod ops;
+mod same;
