@@ -1,0 +1,121 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! Lists of deviations: what they excuse, what they do not, and that they cannot rot.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use vfio_conform::deviation::Deviations;
+use vfio_conform::replay::{Options, Replayer, Verdict};
+use vfio_conform::report::Report;
+use vfio_conform::suite::Suite;
+use vfio_conform::target::Reference;
+use vfio_fsm_core::device::Bug;
+
+const LIST: &str = r#"
+driver = "a test"
+seen_with = "nothing"
+
+[[deviation]]
+id = "ends-for-good"
+breaks = ["R32"]
+reason = "It is planted."
+traces = ["*"]
+ops = ["read", "uring_read"]
+expected = { end_of_stream = "temporary" }
+seen = { end_of_stream = "permanent" }
+"#;
+
+/// Every suite on a device with this bug, held against a list.
+fn replay(bug: Bug, list: &Deviations) -> Report {
+    let (mut source, mut destination) = (Reference::with_bug(bug), Reference::with_bug(bug));
+    let mut replayer = Replayer::new(vec![&mut source, &mut destination]);
+    let mut report = Report::new("a test");
+    let options = Options { deviations: Some(list), ..Options::default() };
+    for trace in Suite::ALL.iter().copied().flat_map(Suite::generate_all) {
+        match replayer.replay(&trace, options) {
+            Ok(outcome) => report.record(&trace.header.name, outcome),
+            Err(error) => panic!("{error}"),
+        }
+    }
+    report.finish(Duration::from_secs(1), Some(list), true);
+    report
+}
+
+/// A bug that the list describes is a known deviation wherever it shows, and fails nothing.
+#[test]
+fn what_is_listed_is_excused() {
+    let list = Deviations::parse("test", LIST).expect("a good list");
+    let report = replay(Bug::PreCopyEndsForGood, &list);
+    assert!(report.is_good(), "{report}");
+    assert!(report.counts.deviation > 20 && report.counts.pass > 1000, "{report}");
+    let ids = report.traces.iter().filter_map(|trace| match &trace.verdict {
+        Verdict::Deviation { ids } => Some(ids.clone()),
+        _ => None,
+    });
+    assert!(ids.into_iter().all(|ids| ids == ["ends-for-good"]));
+}
+
+/// Another bug is not excused by it, and the entry that described nothing is a failure of its own.
+#[test]
+fn what_is_not_listed_fails() {
+    let list = Deviations::parse("test", LIST).expect("a good list");
+    let report = replay(Bug::SameStateRestarts, &list);
+    assert!(report.counts.fail > 0 && report.counts.deviation == 0, "{report}");
+    assert_eq!(report.unused_deviations, ["ends-for-good"]);
+}
+
+/// An entry is as narrow as it says: other traces, ops, expectations or replies are not excused.
+#[test]
+fn an_entry_is_as_narrow_as_it_says() {
+    let narrower = [
+        ("traces = [\"*\"]", "traces = [\"arcs/*\"]"),
+        ("ops = [\"read\", \"uring_read\"]", "ops = [\"uring_read\"]"),
+        ("expected = { end_of_stream = \"temporary\" }", "expected = \"ok\""),
+        ("seen = { end_of_stream = \"permanent\" }", "seen = { errno = \"EIO\" }"),
+        ("seen = ", "crash = true\nseen = "),
+    ];
+    for (wide, narrow) in narrower {
+        let text = LIST.replace(wide, narrow);
+        assert_ne!(text, LIST);
+        let list = Deviations::parse("test", &text).expect("a good list");
+        assert!(replay(Bug::PreCopyEndsForGood, &list).counts.fail > 0, "{narrow}");
+    }
+}
+
+/// A report in which nothing was tested is not a good one.
+#[test]
+fn nothing_tested_is_not_good() {
+    assert!(!Report::new("nothing").is_good());
+}
+
+/// The lists that ship are well formed, and what they say is broken are requirements.
+#[test]
+fn the_lists_that_ship_are_sound() {
+    let requirements = include_str!("../../specs/requirements.toml");
+    let list = Deviations::named("mtty").expect("it ships");
+    let ids: BTreeSet<_> = list.list.iter().map(|entry| &entry.id).collect();
+    assert_eq!(ids.len(), list.list.len(), "an id stands twice");
+    for entry in &list.list {
+        assert!(entry.reason.len() > 40, "{} has no reason", entry.id);
+        for id in &entry.breaks {
+            assert!(requirements.contains(&format!("id = \"{id}\"")), "{}: {id}", entry.id);
+        }
+    }
+}
+
+/// A list that is none says what is wrong with it.
+#[test]
+fn a_bad_list_is_refused() {
+    for (good, bad, says) in [
+        ("reason", "raeson", "raeson"),
+        ("\"*\"", "\"[\"", "["),
+        ("\"temporary\"", "\"for a while\"", "for a while"),
+        ("driver = \"a test\"", "", "driver"),
+    ] {
+        let error = Deviations::parse("test", &LIST.replace(good, bad)).expect_err(bad).to_string();
+        assert!(error.starts_with("test: ") && error.contains(says), "{error}");
+        assert!(error.contains("specs/deviations/README.md"), "{error}");
+    }
+    let error = Deviations::named("no/such/list").expect_err("no file").to_string();
+    assert!(error.contains("mtty"), "the known drivers are named: {error}");
+}
