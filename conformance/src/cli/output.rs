@@ -4,6 +4,7 @@
 use std::error::Error;
 use std::fmt::Display;
 use std::io::{self, Write};
+#[cfg(feature = "check")]
 use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressStyle};
@@ -37,6 +38,7 @@ impl Output {
     }
 
     /// A line of text that JSON does not have.
+    #[cfg(feature = "check")]
     pub(crate) fn line(&self, text: impl Display) -> io::Result<()> {
         if self.json.is_some() { Ok(()) } else { writeln!(io::stdout(), "{text}") }
     }
@@ -62,6 +64,7 @@ pub(crate) fn bar(len: u64, what: &'static str) -> ProgressBar {
 }
 
 /// A spinner on standard error, drawn only on a terminal.
+#[cfg(feature = "check")]
 pub(crate) fn spinner(what: &'static str) -> ProgressBar {
     let spinner = ProgressBar::new_spinner().with_message(what);
     spinner.enable_steady_tick(Duration::from_millis(200));

@@ -92,6 +92,7 @@ impl Script {
         self.devices[usize::from(self.at)].fsm().state()
     }
 
+    #[cfg(feature = "check")]
     pub(super) fn is_open(&self) -> bool {
         self.devices[usize::from(self.at)].is_open()
     }
