@@ -1,11 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! The suites themselves: they pass on what is right and fail on what is wrong.
 
-use vfio_conform::replay::{Options, Replayer, Verdict};
+use vfio_conform::replay::{Options, Replayer, Target, TargetError, Verdict};
 use vfio_conform::suite::Suite;
 use vfio_conform::target::Reference;
-use vfio_conform::trace;
+use vfio_conform::trace::{self, Need};
 use vfio_fsm_core::device::Bug;
+use vfio_fsm_core::{Features, Op, Reply};
 
 /// Every trace passes on the core's device.
 #[test]
@@ -55,6 +56,40 @@ fn counterexamples_fail_on_their_bug() {
         let mut replayer = Replayer::new(vec![&mut source, &mut destination]);
         let outcome = replayer.replay(found, Options::default()).expect("never fails");
         assert!(matches!(outcome.verdict, Verdict::Fail(_)), "{name}");
+    }
+}
+
+/// A device that loads other bytes than were saved, and says nothing, is found by the round trips.
+#[test]
+fn a_wrong_load_is_seen() {
+    struct Miscopies(Reference);
+    impl Target for Miscopies {
+        fn offers(&self, features: Features) -> bool {
+            self.0.offers(features)
+        }
+        fn can(&self, need: Need) -> bool {
+            self.0.can(need)
+        }
+        fn fresh(&mut self, features: Features) -> Result<(), TargetError> {
+            self.0.fresh(features)
+        }
+        fn apply<'b>(&mut self, op: Op<&[u8]>, buf: &'b mut [u8]) -> Reply<&'b [u8]> {
+            let mut bytes = Vec::new();
+            let op = op.map(|right| {
+                bytes = right.iter().map(|byte| byte & 0x5f).collect();
+                bytes.as_slice()
+            });
+            self.0.apply(op, buf)
+        }
+    }
+    let (mut source, mut destination) = (Reference::new(), Miscopies(Reference::new()));
+    let mut replayer = Replayer::new(vec![&mut source, &mut destination]);
+    let traces = Suite::Streams.generate(Features::ALL);
+    let trips = traces.iter().filter(|trace| trace.header.name.contains("round-trip"));
+    for trace in trips {
+        let outcome = replayer.replay(trace, Options::default()).expect("never fails");
+        let Verdict::Fail(mismatch) = outcome.verdict else { panic!("{}", trace.header.name) };
+        assert!(mismatch.seen.contains("other bytes"), "{mismatch}");
     }
 }
 
