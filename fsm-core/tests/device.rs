@@ -135,36 +135,35 @@ fn the_gate_loses_no_reset() {
     #[derive(Clone, Copy)]
     struct World {
         gate: ResetGate,
+        held: bool,
         ops: u8,
         resets: u8,
         owed: bool,
     }
     fn step(world: World) -> usize {
         let mut seen = 1;
-        assert!(world.gate.is_held() || !world.owed, "free, with a reset owed");
-        if world.ops > 0 {
-            let mut next = World { ops: world.ops - 1, ..world };
-            if next.gate.try_lock() {
-                seen += step(next);
-            } else {
-                assert_eq!(next.gate, world.gate, "a failed attempt changes nothing");
-            }
+        assert!(world.held || !world.owed, "free, with a reset owed");
+        assert_eq!(world.gate.is_waiting(), world.owed);
+        if world.ops > 0 && !world.held {
+            seen += step(World { ops: world.ops - 1, held: true, ..world });
         }
         if world.resets > 0 {
-            let mut next = World { resets: world.resets - 1, owed: true, ..world };
-            let arrival = next.gate.arrive();
-            assert_eq!(arrival == Arrival::Deferred, world.gate.is_held());
-            assert!(next.gate.is_held());
+            let mut next = World { resets: world.resets - 1, owed: true, held: true, ..world };
+            let arrival = next.gate.arrive(|| !world.held);
+            assert_eq!(arrival == Arrival::Deferred, world.held);
             seen += step(next);
         }
-        if world.gate.is_held() {
+        if world.held {
             let mut next = world;
-            next.owed &= next.gate.unlock() != Unlock::ResetFirst;
+            match next.gate.unlock(|| next.held = false) {
+                Unlock::ResetFirst => next.owed = false,
+                Unlock::Released => assert!(!next.held),
+            }
             seen += step(next);
         }
         seen
     }
-    let world = World { gate: ResetGate::new(), ops: 3, resets: 2, owed: false };
+    let world = World { gate: ResetGate::new(), held: false, ops: 3, resets: 2, owed: false };
     assert!(step(world) > 100);
 }
 
@@ -262,8 +261,9 @@ fn errors_carry_the_whole_story() {
     assert!(matches!(error, SetError::Failed(failed) if failed.at == State::RunningP2p));
     assert_eq!(
         error.to_string(),
-        "SET(STOP_COPY) failed with EIO on RUNNING_P2P -> STOP, the device is in RUNNING_P2P; ask \
-         for a state that is allowed from there, or reset"
+        "SET(STOP_COPY) in RUNNING failed with EIO on RUNNING_P2P -> STOP, the device is in \
+         RUNNING_P2P; allowed there: \
+         STOP|RUNNING|STOP_COPY|RESUMING|RUNNING_P2P|PRE_COPY|PRE_COPY_P2P (a reset always is)"
     );
     assert_eq!(error.errno(), Errno::EIO);
 }
@@ -308,7 +308,7 @@ proptest! {
             let fsm = device.fsm();
             prop_assert_eq!(fsm.session().is_some(), fsm.state().session().is_some());
             prop_assert!(fsm.features().has(fsm.state()));
-            let open: Vec<Fd> = device.fds().open().collect();
+            let open: Vec<Fd> = device.fds().open().map(|open| open.fd).collect();
             prop_assert!(open.iter().filter(|&&fd| device.is_live(fd)).count() <= 1);
             prop_assert!(!open.iter().any(|&fd| device.is_live(fd) && dead.contains(&fd)));
             dead.extend(open.into_iter().filter(|&fd| !device.is_live(fd)));
@@ -324,7 +324,7 @@ proptest! {
         let mut plain = Device::new(Features::ALL, Memory::new());
         let mut renumbered = plain;
         for op in ops {
-            let (a, b) = (nth_latest(op, &plain), nth_latest(op, &renumbered));
+            let (a, b) = (nth_open(op, &plain), nth_open(op, &renumbered));
             match (apply(&mut plain, a), apply(&mut renumbered, b)) {
                 (Reply::Fd(a), Reply::Fd(b)) => prop_assert_eq!(a.is_some(), b.is_some()),
                 (a, b) => prop_assert_eq!(a, b),
@@ -335,8 +335,9 @@ proptest! {
     }
 }
 
-/// The op with its fd n taken as the n-th latest of this device.
-fn nth_latest(op: Op<&'static [u8]>, device: &Device) -> Op<&'static [u8]> {
-    let last = device.fds().last().map_or(0, |fd| fd.0);
-    op.map_fd(|fd| Fd((last + 1).saturating_sub(fd.0)))
+/// The op with its fd n taken as the n-th open one of this device, or as one that is not open.
+fn nth_open(op: Op<&'static [u8]>, device: &Device) -> Op<&'static [u8]> {
+    let mut open: Vec<Fd> = device.fds().open().map(|open| open.fd).collect();
+    open.sort();
+    op.map_fd(|fd| open.get(fd.0 as usize - 1).copied().unwrap_or(Fd(0)))
 }

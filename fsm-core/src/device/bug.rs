@@ -60,6 +60,28 @@ bugs! {
     ResetStaysInError = "reset-stays-in-error",
     /// The device reopens in the state in which it was closed (mtty).
     CloseKeepsState = "close-keeps-state",
+    /// After a reset the sessions are counted from the start again, so a dead fd comes back to life.
+    EpochReused = "epoch-reused",
+    /// A reset leaves the registers as they were (mtty).
+    ResetKeepsData = "reset-keeps-data",
+    /// The route is looked up without regard to the flags.
+    IgnoreFlags = "ignore-flags",
+    /// A long route is given up before its last arc, and SET says that all is well.
+    StopsShort = "stops-short",
+    /// A SET that fails returns with the state lock held, so a reset is never done.
+    LeaksLock = "leaks-lock",
+    /// The fd is reserved before the device moves: with no room nothing happens.
+    NoRoomNoMove = "no-room-no-move",
+    /// A SET leads out of ERROR.
+    ErrorLeftBySet = "error-left-by-set",
+    /// The end of the stream in STOP_COPY takes the device to STOP.
+    EndOfStreamMoves = "end-of-stream-moves",
+    /// The user's close of his data_fd ends the session.
+    CloseFdEndsSession = "close-fd-ends-session",
+    /// Who polls a dead data_fd waits for ever (mlx5, B23).
+    DeadPollHangs = "dead-poll-hangs",
+    /// GET says RUNNING whatever the state is.
+    GetSaysRunning = "get-says-running",
 }
 
 /// The bug in a device, if any. Without the feature `mutants` there is none, at no cost.

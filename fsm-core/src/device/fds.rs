@@ -5,20 +5,19 @@ use crate::device::Epoch;
 use crate::op::{Errno, Fd, FdFlags};
 use crate::state::Direction;
 
-/// The data_fds of a process: the latest `N` that were handed out, and which are still open.
-///
-/// An fd older than that counts as closed. With `N` open fds in view the table is full (`EMFILE`).
+/// The data_fds of a process: at most `N` open at a time, numbered in the order of opening.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct FdTable<const N: usize> {
     /// Number of the latest; 0 before the first.
     last: u32,
-    /// Latest first: `entries[0]` is number `last`. `None` is closed.
-    entries: [Option<OpenFd>; N],
+    slots: [Option<OpenFd>; N],
 }
 
 /// An open data_fd.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct OpenFd {
+    /// Its number.
+    pub fd: Fd,
     /// The session that it was opened for.
     pub epoch: Epoch,
     /// Read-only when saving, write-only when resuming.
@@ -27,17 +26,12 @@ pub struct OpenFd {
 
 impl<const N: usize> FdTable<N> {
     pub(super) const fn new() -> Self {
-        Self { last: 0, entries: [None; N] }
-    }
-
-    fn slot(&self, fd: Fd) -> Option<usize> {
-        let age = self.last.checked_sub(fd.0)? as usize;
-        (fd.0 > 0 && age < N).then_some(age)
+        Self { last: 0, slots: [None; N] }
     }
 
     /// The open data_fd of this number.
     pub fn get(&self, fd: Fd) -> Option<&OpenFd> {
-        self.entries[self.slot(fd)?].as_ref()
+        self.open().find(|open| open.fd == fd)
     }
 
     /// The data_fd that was handed out last, if one was; it may be closed.
@@ -45,36 +39,35 @@ impl<const N: usize> FdTable<N> {
         if self.last == 0 { None } else { Some(Fd(self.last)) }
     }
 
-    /// The open fds, latest first.
-    pub fn open(&self) -> impl Iterator<Item = Fd> {
-        (1..=self.last).rev().take(N).map(Fd).filter(|&fd| self.get(fd).is_some())
+    /// The open data_fds, in no order.
+    pub fn open(&self) -> impl Iterator<Item = &OpenFd> {
+        self.slots.iter().flatten()
     }
 
     /// The session behind `fd`, if it can be used this way; `wrong_way` if it cannot.
     pub(super) fn session(&self, fd: Fd, way: Direction, wrong_way: Errno) -> Result<Epoch, Errno> {
-        let entry = self.get(fd).ok_or(Errno::EBADF)?;
-        if entry.direction == way { Ok(entry.epoch) } else { Err(wrong_way) }
+        let open = self.get(fd).ok_or(Errno::EBADF)?;
+        if open.direction == way { Ok(open.epoch) } else { Err(wrong_way) }
     }
 
     pub(super) fn install(&mut self, epoch: Epoch, direction: Direction) -> Result<Fd, Errno> {
-        let oldest = self.entries.last().copied().flatten();
-        if oldest.is_some() || self.last == u32::MAX {
-            return Err(Errno::EMFILE);
-        }
-        self.entries.rotate_right(1);
-        self.entries[0] = Some(OpenFd { epoch, direction });
-        self.last += 1;
-        Ok(Fd(self.last))
+        let free = self.slots.iter_mut().find(|slot| slot.is_none()).ok_or(Errno::EMFILE)?;
+        self.last = self.last.checked_add(1).ok_or(Errno::EMFILE)?;
+        let fd = Fd(self.last);
+        *free = Some(OpenFd { fd, epoch, direction });
+        Ok(fd)
     }
 
     pub(super) fn close(&mut self, fd: Fd) -> Result<(), Errno> {
-        let slot = self.slot(fd).ok_or(Errno::EBADF)?;
-        self.entries[slot].take().map(|_| ()).ok_or(Errno::EBADF)
+        let is_it = |slot: &&mut Option<OpenFd>| slot.is_some_and(|open| open.fd == fd);
+        let slot = self.slots.iter_mut().find(is_it).ok_or(Errno::EBADF)?;
+        *slot = None;
+        Ok(())
     }
 
     pub(super) fn flags(&self, fd: Fd) -> Result<FdFlags, Errno> {
-        let entry = self.get(fd).ok_or(Errno::EBADF)?;
-        let read = entry.direction == Direction::Saving;
+        let open = self.get(fd).ok_or(Errno::EBADF)?;
+        let read = open.direction == Direction::Saving;
         Ok(FdFlags { read, write: !read, cloexec: true })
     }
 
@@ -82,10 +75,15 @@ impl<const N: usize> FdTable<N> {
         if self.get(fd).is_some() { Errno::ESPIPE } else { Errno::EBADF }
     }
 
-    pub(super) fn renumber(&mut self, live: Option<Epoch>) {
-        self.last = self.last.min(N as u32);
-        for entry in self.entries.iter_mut().flatten() {
-            entry.epoch = if live == Some(entry.epoch) { Epoch::LIVE } else { Epoch::DEAD };
+    /// Numbers the open fds from 1 in their order, and renames their sessions.
+    pub(super) fn renumber(&mut self, rename: impl Fn(Epoch) -> Epoch) {
+        self.slots.sort_unstable_by_key(|slot| slot.map_or(u32::MAX, |open| open.fd.0));
+        let latest_is_open = self.last().is_some_and(|last| self.get(last).is_some());
+        let mut count = 0;
+        for open in self.slots.iter_mut().flatten() {
+            count += 1;
+            *open = OpenFd { fd: Fd(count), epoch: rename(open.epoch), ..*open };
         }
+        self.last = if latest_is_open { count } else { self.last.min(count + 1) };
     }
 }

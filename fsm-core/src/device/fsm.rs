@@ -1,18 +1,26 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! The state and the session of one device, and what may happen to them.
 
-use crate::arc::{Arc, Refused, Route, SessionEffect};
+use crate::arc::{Arc, Refused, Route, SessionEffect, allowed};
 use crate::device::{ArcActions, Bug, DeviceData, Planted};
 use crate::op::{Errno, Leaves, PrecopyInfo, Readiness};
-use crate::state::{Direction, Features, RawState, State};
+use crate::state::{Direction, Features, RawState, State, StateSet};
 
 /// Which session a data_fd belongs to. Two can be compared for equality, and nothing else.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Epoch(u64);
 
 impl Epoch {
-    pub(super) const DEAD: Self = Self(0);
-    pub(super) const LIVE: Self = Self(1);
+    const BEFORE_THE_FIRST: Self = Self(0);
+
+    /// For renumbering alone; a driver has no use for which session was earlier.
+    pub(super) const fn is_before(self, other: Self) -> bool {
+        self.0 < other.0
+    }
+
+    pub(super) const fn nth(n: usize) -> Self {
+        Self(n as u64)
+    }
 }
 
 /// The state machine of a driver: which state, which session, and which arc comes next.
@@ -40,22 +48,30 @@ pub enum SetError {
 
 /// A `SET` that failed on the way.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("SET({asked}) failed with {errno} on {arc}, the device is in {at}; {}", advice(*.at))]
+#[error(
+    "SET({asked}) in {from} failed with {errno} on {arc}, the device is in {at}; allowed there: {} \
+     (a reset always is)",
+    self.allowed()
+)]
 pub struct Failed {
     /// The state that was asked for.
     pub asked: State,
+    /// Where the device was.
+    pub from: State,
     /// The arc that failed.
     pub arc: Arc,
     /// What the driver reported.
     pub errno: Errno,
     /// Where the device is now: at the beginning of the arc, or in ERROR.
     pub at: State,
+    /// What the device can do.
+    pub features: Features,
 }
 
-fn advice(at: State) -> &'static str {
-    match at {
-        State::Error => "only VFIO_DEVICE_RESET brings it back",
-        _ => "ask for a state that is allowed from there, or reset",
+impl Failed {
+    /// What may be asked for now.
+    pub const fn allowed(&self) -> StateSet {
+        allowed(self.features, self.at)
     }
 }
 
@@ -80,7 +96,7 @@ impl DeviceFsm {
             features,
             state: State::Running,
             session: None,
-            latest: Epoch::DEAD,
+            latest: Epoch::BEFORE_THE_FIRST,
             precopy_v2: false,
             planted,
         }
@@ -119,8 +135,13 @@ impl DeviceFsm {
         to: RawState,
         actions: &mut impl ArcActions,
     ) -> Result<Option<Direction>, SetError> {
+        let from = self.state;
         let route = match self.route(to) {
             Ok(route) => route,
+            Err(_) if self.planted.is(Bug::ErrorLeftBySet) && from.is(State::Error) => {
+                self.state = State::Running;
+                return Ok(None);
+            }
             Err(refused) => {
                 if self.planted.is(Bug::RefusalEndsSession) {
                     self.end_session(actions);
@@ -131,22 +152,27 @@ impl DeviceFsm {
         if route.is_empty() && self.session.is_some() && self.planted.is(Bug::SameStateRestarts) {
             return Ok(self.open_session(self.state));
         }
+        let short = self.planted.is(Bug::StopsShort) && route.len() > 2;
         let mut opened = None;
-        for arc in route.arcs() {
-            opened = self.walk(arc, actions).map_err(|errno| Failed {
-                asked: route.to(),
-                arc,
-                errno,
-                at: self.state,
+        for arc in route.arcs().take(route.len() - usize::from(short)) {
+            opened = self.walk(arc, actions).map_err(|errno| {
+                let (asked, at, features) = (route.to(), self.state, self.features);
+                Failed { asked, from, arc, errno, at, features }
             })?;
         }
         Ok(opened)
     }
 
+    pub(super) fn would_open(&self, to: RawState) -> bool {
+        self.route(to).is_ok_and(|route| route.opens().is_some())
+    }
+
     fn route(&self, to: RawState) -> Result<Route, Refused> {
         let refused = Refused { asked: to.0, from: self.state, features: self.features };
         let asked = to.known().ok_or(refused)?;
-        let route = Route::new(self.features, self.state, asked);
+        let ignored = self.planted.is(Bug::IgnoreFlags);
+        let features = if ignored { Features::ALL } else { self.features };
+        let route = Route::new(features, self.state, asked);
         if self.planted.is(Bug::WalkBlockedPair) && route.is_err_and(|refused| refused.is_blocked())
         {
             return Route::new(self.features, self.state, State::Stop);
@@ -193,7 +219,7 @@ impl DeviceFsm {
         at.session()
     }
 
-    fn end_session(&mut self, actions: &mut impl ArcActions) {
+    pub(super) fn end_session(&mut self, actions: &mut impl ArcActions) {
         if self.session.take().is_some() {
             actions.end_session();
         }
@@ -203,9 +229,14 @@ impl DeviceFsm {
     ///
     /// Call it with the state lock held, see [`ResetGate`](crate::device::ResetGate).
     pub fn reset(&mut self, actions: &mut impl ArcActions) {
-        actions.reset();
+        if !self.planted.is(Bug::ResetKeepsData) {
+            actions.reset();
+        }
         if !self.planted.is(Bug::ResetKeepsSession) {
             self.end_session(actions);
+        }
+        if self.planted.is(Bug::EpochReused) {
+            self.latest = Epoch::BEFORE_THE_FIRST;
         }
         let stays = self.planted.is(Bug::ResetKeepsState)
             || self.planted.is(Bug::ResetStaysInError) && self.state == State::Error;
@@ -295,7 +326,8 @@ impl DeviceFsm {
     pub fn poll(&self, epoch: Epoch, direction: Direction, data: &impl DeviceData) -> Readiness {
         if self.alive(epoch).is_err() {
             // Whatever it waits for will not come: the next read says ENODEV.
-            return Readiness { readable: true, writable: false, hangup: true };
+            let returns = !self.planted.is(Bug::DeadPollHangs);
+            return Readiness { readable: returns, writable: false, hangup: returns };
         }
         let saving = direction == Direction::Saving;
         Readiness {
@@ -305,11 +337,12 @@ impl DeviceFsm {
         }
     }
 
-    /// Counts the sessions from the start again; returns the one alive under its old name.
-    pub(super) fn renumber(&mut self) -> Option<Epoch> {
-        let live = self.session;
-        self.session = live.map(|_| Epoch::LIVE);
-        self.latest = Epoch::LIVE;
-        live
+    pub(super) const fn latest(&self) -> Epoch {
+        self.latest
+    }
+
+    pub(super) fn rename(&mut self, rename: impl Fn(Epoch) -> Epoch) {
+        self.session = self.session.map(&rename);
+        self.latest = rename(self.latest);
     }
 }

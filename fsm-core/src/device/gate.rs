@@ -13,33 +13,35 @@
 //!                  leave a note                               no --> released
 //! ```
 //!
-//! Nothing is lost because the question "is a note left?" and the release are one step: a driver
-//! keeps this value under a spin lock of its own and calls one method under it at a time (T6).
+//! Nothing is lost because leaving the note and trying the lock are one step, and so are looking for
+//! a note and letting go of the lock: a driver keeps this value under a spin lock of its own, and
+//! calls one method under it at a time (T6).
 
-/// The state lock and the note of a reset that found it taken.
+/// The note of a reset that found the state lock taken.
 ///
 /// ```
 /// use std::sync::Mutex;
 /// use vfio_fsm_core::device::{Arrival, ResetGate, Unlock};
 ///
 /// // In a driver: the state under a sleeping lock, this under a spin lock.
+/// let state = Mutex::new(0);
 /// let gate = Mutex::new(ResetGate::new());
-/// let lock_gate = || gate.lock().unwrap();
 ///
 /// // SET has the state lock, and is at work on an arc, when the guest resets the device.
-/// assert!(lock_gate().try_lock());
-/// assert_eq!(lock_gate().arrive(), Arrival::Deferred); // and the reset handler returns
+/// let guard = state.lock().unwrap();
+/// let arrival = gate.lock().unwrap().arrive(|| state.try_lock().is_ok());
+/// assert_eq!(arrival, Arrival::Deferred); // and the reset handler returns
 ///
 /// // SET is done. Every exit of every operation goes through this loop.
-/// let mut resets = 0;
-/// while lock_gate().unlock() == Unlock::ResetFirst {
-///     resets += 1; // DeviceFsm::reset(), with the spin lock free and the state lock held
+/// let mut guard = Some(guard);
+/// while gate.lock().unwrap().unlock(|| drop(guard.take())) == Unlock::ResetFirst {
+///     // DeviceFsm::reset(), with the spin lock free and the state lock held
+///     **guard.as_mut().unwrap() += 1;
 /// }
-/// assert_eq!(resets, 1);
+/// assert_eq!(*state.lock().unwrap(), 1);
 /// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct ResetGate {
-    held: bool,
     deferred: bool,
 }
 
@@ -47,7 +49,7 @@ pub struct ResetGate {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[must_use]
 pub enum Arrival {
-    /// The lock was free and is now held: call [`ResetGate::unlock`], which asks for the reset.
+    /// The lock was free and is now held: go on as an unlock does, which asks for the reset.
     Locked,
     /// The holder will do it: return at once.
     Deferred,
@@ -64,37 +66,29 @@ pub enum Unlock {
 }
 
 impl ResetGate {
-    /// Free, and no reset waiting.
+    /// No reset waiting.
     pub const fn new() -> Self {
-        Self { held: false, deferred: false }
+        Self { deferred: false }
     }
 
-    /// Take the lock for an ordinary operation; false if it is held.
-    #[must_use]
-    pub const fn try_lock(&mut self) -> bool {
-        let free = !self.held;
-        self.held = true;
-        free
-    }
-
-    /// A reset arrives. Never waits.
-    pub const fn arrive(&mut self) -> Arrival {
+    /// A reset arrives; `try_lock` takes the state lock if it is free. Never waits (C30).
+    pub fn arrive(&mut self, try_lock: impl FnOnce() -> bool) -> Arrival {
         self.deferred = true;
-        if self.try_lock() { Arrival::Locked } else { Arrival::Deferred }
+        if try_lock() { Arrival::Locked } else { Arrival::Deferred }
     }
 
-    /// Let go of the lock, unless a reset is waiting.
-    pub const fn unlock(&mut self) -> Unlock {
+    /// `release` the state lock, unless a reset is waiting.
+    pub fn unlock(&mut self, release: impl FnOnce()) -> Unlock {
         if self.deferred {
             self.deferred = false;
             return Unlock::ResetFirst;
         }
-        self.held = false;
+        release();
         Unlock::Released
     }
 
-    /// Whether somebody holds the lock.
-    pub const fn is_held(&self) -> bool {
-        self.held
+    /// Whether a reset is waiting for the holder of the lock.
+    pub const fn is_waiting(&self) -> bool {
+        self.deferred
     }
 }

@@ -24,7 +24,7 @@ pub use memory::Memory;
 
 use crate::arc::Arc;
 use crate::op::{EndOfStream, Errno, Fault, Fd, Leaves, Op, PrecopyInfo, Readiness, Reply};
-use crate::state::{Direction, Features, RawState};
+use crate::state::{Direction, Features, RawState, State};
 
 /// What one particular device does on an arc. The core decides when, in which order, and what
 /// follows; calls come strictly one after another, under the state lock.
@@ -89,11 +89,12 @@ impl From<Errno> for ArcFailure {
 
 /// A device that speaks the alphabet, one op at a time.
 ///
-/// `FDS` is how many data_fds the process around it keeps in view, see [`FdTable`].
+/// `FDS` is how many data_fds the process around it can have open at a time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Device<A, const FDS: usize> {
     fsm: DeviceFsm,
     gate: ResetGate,
+    locked: bool,
     fds: FdTable<FDS>,
     open: bool,
     actions: A,
@@ -110,6 +111,7 @@ impl<A: ArcActions + DeviceData, const FDS: usize> Device<A, FDS> {
         Self {
             fsm: DeviceFsm::with_bug(features, planted),
             gate: ResetGate::new(),
+            locked: false,
             fds: FdTable::new(),
             open: true,
             actions,
@@ -121,9 +123,9 @@ impl<A: ArcActions + DeviceData, const FDS: usize> Device<A, FDS> {
         &self.fsm
     }
 
-    /// The state lock. Free between two ops.
-    pub const fn gate(&self) -> &ResetGate {
-        &self.gate
+    /// Whether nobody holds the state lock and no reset waits for it: so it is between two ops.
+    pub const fn is_at_rest(&self) -> bool {
+        !self.locked && !self.gate.is_waiting()
     }
 
     /// Whether the device is open.
@@ -151,16 +153,29 @@ impl<A: ArcActions + DeviceData, const FDS: usize> Device<A, FDS> {
         self.fds.get(fd).is_some_and(|entry| self.fsm.session() == Some(entry.epoch))
     }
 
-    /// The same device with sessions and data_fds renumbered from the start.
+    /// The same device with sessions and data_fds numbered as low as their order allows.
     ///
-    /// Behaves the same: an [`Epoch`] can only be compared for equality, and the table keeps the
-    /// latest fds in view whatever their numbers. A checker calls this after every step to keep
-    /// its state space finite.
+    /// Behaves the same but for the numbers of fds: sessions that differ still differ, and the next
+    /// one is as new as it was. A checker calls this after every step, so that a device that has
+    /// seen a thousand sessions is the same world as one that has seen two.
     #[must_use]
-    pub fn renumbered(mut self) -> Self {
-        let live = self.fsm.renumber();
-        self.fds.renumber(live);
-        self
+    pub fn renumbered(&self) -> Self
+    where
+        A: Clone,
+    {
+        let epochs = || {
+            let open = self.fds.open().map(|open| open.epoch);
+            open.chain(self.fsm.session()).chain([self.fsm.latest()])
+        };
+        let is_first = |index: usize, epoch| !epochs().take(index).any(|other| other == epoch);
+        let rank = |epoch: Epoch| {
+            let lower = epochs().enumerate().filter(|&(i, e)| e.is_before(epoch) && is_first(i, e));
+            Epoch::nth(lower.count())
+        };
+        let mut renumbered = self.clone();
+        renumbered.fds.renumber(rank);
+        renumbered.fsm.rename(rank);
+        renumbered
     }
 
     /// Do one thing to the device. `buf` is where a read puts its bytes.
@@ -185,7 +200,12 @@ impl<A: ArcActions + DeviceData, const FDS: usize> Device<A, FDS> {
             Op::Poll { fd } => self.poll(fd).map(Reply::Ready),
             Op::Pread { fd, .. } | Op::Seek { fd } => Err(self.fds.no_position(fd)),
             Op::FdFlags { fd } => self.fds.flags(fd).map(Reply::FdFlags),
-            Op::CloseFd { fd } => self.fds.close(fd).map(|()| Reply::Ok),
+            Op::CloseFd { fd } => {
+                if self.fsm.planted().is(Bug::CloseFdEndsSession) && self.is_live(fd) {
+                    self.fsm.end_session(&mut self.actions);
+                }
+                self.fds.close(fd).map(|()| Reply::Ok)
+            }
             Op::Open if self.open => Err(Errno::EBUSY),
             Op::Open => {
                 self.open = true;
@@ -198,6 +218,9 @@ impl<A: ArcActions + DeviceData, const FDS: usize> Device<A, FDS> {
                 Ok(Reply::Ok)
             }
             Op::GetFeatures => Ok(Reply::Features(self.fsm.features().flags())),
+            Op::GetState if self.fsm.planted().is(Bug::GetSaysRunning) => {
+                Ok(Reply::State(State::Running.into()))
+            }
             Op::GetState => Ok(Reply::State(self.fsm.state().into())),
             Op::SetState { to, fault } => self.set_state(to, fault).map(Reply::Fd),
             Op::Reset => {
@@ -218,7 +241,12 @@ impl<A: ArcActions + DeviceData, const FDS: usize> Device<A, FDS> {
         let room = buf.len().min(len as usize);
         match self.fsm.read(epoch, &mut buf[..room], &mut self.actions)? {
             0 if room == 0 => Ok(Reply::Bytes(&[])),
-            0 if self.fsm.at_permanent_end() => Ok(Reply::EndOfStream(EndOfStream::Permanent)),
+            0 if self.fsm.at_permanent_end() => {
+                if self.fsm.planted().is(Bug::EndOfStreamMoves) {
+                    let _moved = self.fsm.set_state(State::Stop.into(), &mut self.actions);
+                }
+                Ok(Reply::EndOfStream(EndOfStream::Permanent))
+            }
             0 => Ok(Reply::EndOfStream(EndOfStream::Temporary)),
             len => Ok(Reply::Bytes(&buf[..len])),
         }
@@ -231,8 +259,12 @@ impl<A: ArcActions + DeviceData, const FDS: usize> Device<A, FDS> {
 
     /// `SET`, and behind it what the kernel does with the file that the driver returned.
     fn set_state(&mut self, to: RawState, fault: Option<Fault>) -> Result<Option<Fd>, Errno> {
+        let full = fault == Some(Fault::FdTableFull);
+        if full && self.fsm.planted().is(Bug::NoRoomNoMove) && self.fsm.would_open(to) {
+            return Err(Errno::ENFILE);
+        }
         // Nobody else runs in this device, so the lock is free.
-        let _free = self.gate.try_lock();
+        self.locked = true;
         let outcome = match fault {
             Some(Fault::ArcFails { hop, errno, leaves }) => {
                 let failure = ArcFailure { errno, leaves };
@@ -246,9 +278,11 @@ impl<A: ArcActions + DeviceData, const FDS: usize> Device<A, FDS> {
         if fault == Some(Fault::ResetInside) {
             self.reset();
         }
-        self.unlock();
+        if !(outcome.is_err() && self.fsm.planted().is(Bug::LeaksLock)) {
+            self.unlock();
+        }
         match (outcome.map_err(SetError::errno)?, opened) {
-            (Some(_), _) if fault == Some(Fault::FdTableFull) => Err(Errno::EMFILE),
+            (Some(_), _) if full => Err(Errno::EMFILE),
             (Some(direction), Some(epoch)) => self.fds.install(epoch, direction).map(Some),
             _ => Ok(None),
         }
@@ -256,18 +290,18 @@ impl<A: ArcActions + DeviceData, const FDS: usize> Device<A, FDS> {
 
     /// `VFIO_DEVICE_RESET`: never waits for the state lock (C30).
     fn reset(&mut self) {
-        match self.gate.arrive() {
+        let was_locked = core::mem::replace(&mut self.locked, true);
+        if was_locked && self.fsm.planted().is(Bug::LoseDeferredReset) {
+            return;
+        }
+        match self.gate.arrive(|| !was_locked) {
             Arrival::Deferred => {}
             Arrival::Locked => self.unlock(),
         }
     }
 
     fn unlock(&mut self) {
-        while self.gate.unlock() == Unlock::ResetFirst {
-            if self.fsm.planted().is(Bug::LoseDeferredReset) && self.gate.is_held() {
-                self.gate = ResetGate::new();
-                return;
-            }
+        while self.gate.unlock(|| self.locked = false) == Unlock::ResetFirst {
             self.fsm.reset(&mut self.actions);
         }
     }
