@@ -3,12 +3,11 @@
 
 use std::fmt;
 
-use stateright::Model;
 use vfio_fsm_core::device::{Device, Memory};
 use vfio_fsm_core::{Fd, Features, Op, Reply, State};
 
 use crate::protocol::Protocol;
-use crate::world::{Action, Actor};
+use crate::world::{Action, Actor, ModelDevice};
 
 /// A run that breaks a property.
 #[derive(Clone, Debug)]
@@ -38,18 +37,13 @@ pub struct CounterStep {
 
 impl Counterexample {
     pub(crate) fn new(model: &Protocol, property: &'static str, actions: Vec<Action>) -> Self {
-        let Some(mut world) = model.init_states().pop() else {
-            return Self { property, features: model.features(), steps: Vec::new() };
-        };
-        // A table large enough that numbering and fullness are those of a real process.
-        let mut checked: Device<Memory<1>, 64> =
+        // Not renumbered, so that the fds are called what a process would call them.
+        let mut checked: ModelDevice =
             Device::with_bug(model.features(), Memory::new(), model.planted());
-        let mut correct = Device::<Memory<1>, 64>::new(model.features(), Memory::new());
+        let mut correct = ModelDevice::new(model.features(), Memory::new());
         let mut steps = Vec::new();
         for action in actions {
-            let age = |fd: Fd| world.device.fds().last().map_or(0, |last| last.0 - fd.0);
-            let last = checked.fds().last().map_or(0, |fd| fd.0);
-            let op = action.op.map_fd(|fd| Fd(last - age(fd)));
+            let op = action.op.map_fd(|fd| nth_open(&checked, fd));
             let (mut buf, mut other) = ([0; 4], [0; 4]);
             steps.push(CounterStep {
                 actor: action.actor,
@@ -58,10 +52,16 @@ impl Counterexample {
                 correct: correct.apply(op, &mut other).map(<[u8]>::to_vec),
                 at: checked.fsm().state(),
             });
-            world = model.step(&world, action).0;
         }
         Self { property, features: model.features(), steps }
     }
+}
+
+/// The open data_fd that the model, which numbers them from 1, calls by this number.
+fn nth_open(device: &ModelDevice, fd: Fd) -> Fd {
+    let mut open: Vec<Fd> = device.fds().open().map(|open| open.fd).collect();
+    open.sort_unstable();
+    open.get(fd.0 as usize - 1).copied().unwrap_or(fd)
 }
 
 impl fmt::Display for Counterexample {

@@ -53,20 +53,24 @@ pub const PROPERTIES: &[Property] = properties! {
     "state-has-flags" ["R2" "R4" "R5"]
         "the device is never in a state that its flags do not have"
         World(|w| w.device.fsm().features().has(state(w)));
-    "one-live-fd" ["C12"]
-        "at most one data_fd reaches the session"
-        World(|w| w.device.fds().open().filter(|&fd| w.device.is_live(fd)).count() <= 1);
-    "gate-free" ["T6" "C29"]
-        "between ops the state lock is free and no reset is waiting"
-        World(|w| *w.device.gate() == vfio_fsm_core::device::ResetGate::new());
+    "one-live-fd" ["C12" "C13"]
+        "the data_fd of the session reaches it, and no other does"
+        World(|w| {
+            let right = |fd| w.device.is_live(fd) == (w.alive == Some(fd));
+            w.device.fds().open().all(|open| right(open.fd))
+        });
+    "lock-released" ["C29"]
+        "between two ops nobody holds the state lock and no reset is waiting for it"
+        World(|w| w.device.is_at_rest());
     "running-reachable" ["T5" "R15"]
         "one SET leads to RUNNING, except from ERROR and from RESUMING with bad data; a reset always"
         World(running_reachable);
-    "reset-runs" ["R14" "R50" "C15" "C34" "R15" "C20"]
+    "reset-runs" ["R14" "R15" "C15"]
         "after a reset the device is in RUNNING, its session over, every data_fd dead"
         Step(reset_runs);
-    "deferred-reset-is-done" ["O4" "C29" "C32" "C33"]
-        "a reset that arrives inside a SET is done when the SET returns, whatever it returned"
+    "deferred-reset-is-done" ["O4" "C29" "C32"]
+        "a reset that arrives inside a SET is done when the SET returns, and the SET returns what \
+         it would have returned without"
         Step(deferred_reset_is_done);
     "dead-io-fails" ["C13" "C16" "R30" "O1"]
         "read and write of a data_fd whose session is over say ENODEV, never a byte or an end"
@@ -74,16 +78,19 @@ pub const PROPERTIES: &[Property] = properties! {
     "dead-info-fails" ["C19" "R33"]
         "PRECOPY_INFO says EINVAL outside the pre-copy states, and ENODEV of a dead fd in them"
         Step(info_when_allowed);
-    "dead-poll-returns" ["C17" "O1"]
-        "poll of a data_fd whose session is over returns at once"
+    "live-io-works" ["R9" "R25" "C7" "C14"]
+        "read and write of the session's data_fd never say ENODEV"
+        Step(live_io_works);
+    "dead-poll-returns" ["C17" "R31" "O1"]
+        "poll of a data_fd returns at once when its session is over, and in STOP_COPY"
         Step(dead_poll_returns);
-    "bytes-of-this-life" ["C13" "R28"]
-        "what is read was written since the last reset"
+    "bytes-of-this-life" ["C20"]
+        "what is read depends on nothing from before the last reset"
         Step(bytes_of_this_life);
     "end-of-stream" ["R31" "R32"]
         "the end of the stream is temporary in the pre-copy states and permanent in STOP_COPY"
         Step(end_of_stream);
-    "set-arrives" ["R6" "R17"]
+    "set-arrives" ["R6"]
         "a SET that succeeds has left the device in the state asked for"
         Step(set_arrives);
     "fd-iff-session-opens" ["R9" "R24" "R25" "R27" "C5"]
@@ -96,12 +103,12 @@ pub const PROPERTIES: &[Property] = properties! {
         "a SET that no route answers says EINVAL and changes nothing"
         Step(refused_changes_nothing);
     "no-blocked-arc" ["R16" "C10"]
-        "nothing leads from STOP_COPY to a pre-copy state in one op"
+        "a SET of a pre-copy state in STOP_COPY says EINVAL and moves nothing"
         Step(no_blocked_arc);
     "same-state-noop" ["C5"]
         "a SET of the state that the device is in changes nothing and returns no fd"
         Step(same_state_noop);
-    "failed-set-on-route" ["R8" "R13" "C9"]
+    "failed-set-on-route" ["R8" "R13" "R17" "C9"]
         "a SET that fails leaves the device at the start of the arc that failed, or in ERROR"
         Step(failed_set_on_route);
     "moved-without-fd" ["C2"]
@@ -110,9 +117,12 @@ pub const PROPERTIES: &[Property] = properties! {
     "error-until-reset" ["R14" "C8"]
         "in ERROR every SET fails"
         Step(error_until_reset);
-    "only-set-and-reset-move" ["R7" "R12" "R39"]
+    "only-set-and-reset-move" ["R7" "R39"]
         "nothing but SET, reset and close changes the device_state"
         Step(only_set_and_reset_move);
+    "get-tells" ["R12" "C34"]
+        "GET says in which state the device is"
+        Step(get_tells);
     "close-ends" ["C26"]
         "closing the device ends its session, and it opens in RUNNING"
         Step(close_ends);
@@ -120,7 +130,7 @@ pub const PROPERTIES: &[Property] = properties! {
         "closing a data_fd leaves state and session as they are"
         Step(closing_fd_keeps_session);
     "O1-io-sees-it" ["O1"]
-        "after a reset by the guest the next read from the latest data_fd fails"
+        "after a reset by the guest the next read or write of the latest data_fd fails"
         Step(o1_io_sees_it);
     "O2-fd-tells" ["O2"]
         "believing in a pre-copy state, SET(STOP_COPY) returns a data_fd if and only if the guest \
@@ -186,6 +196,21 @@ impl Step<'_> {
         self.action.actor == Actor::Vmm && self.before.belief.state.is_some_and(State::is_pre_copy)
     }
 
+    /// Whether this data_fd must work.
+    fn is_alive(&self, fd: Fd) -> bool {
+        self.before.alive == Some(fd)
+    }
+
+    /// The data_fd of a read or a write in its own direction.
+    fn io_fd(&self) -> Option<Fd> {
+        let (fd, saving) = match self.action.op {
+            Op::Read { fd, .. } | Op::UringRead { fd, .. } => (fd, true),
+            Op::Write { fd, .. } => (fd, false),
+            _ => return None,
+        };
+        (self.is_open_saving_fd(fd) == saving).then_some(fd)
+    }
+
     fn is_open_saving_fd(&self, fd: Fd) -> bool {
         let way = self.before.device.fds().get(fd).map(|entry| entry.direction);
         way == Some(vfio_fsm_core::Direction::Saving)
@@ -200,11 +225,8 @@ fn running_reachable(world: &World) -> bool {
     let from = state(world);
     let moved = device.apply(Op::set(State::Running), &mut []) == Reply::Fd(None)
         && device.fsm().state() == State::Running;
-    let excused = match from {
-        State::Error => true,
-        State::Resuming => !world.device.actions().is_loadable(),
-        _ => false,
-    };
+    let bad_data = from == State::Resuming && !world.device.actions().is_loadable();
+    let excused = from == State::Error || bad_data;
     let mut reset = world.device;
     let _ok = reset.apply(Op::Reset, &mut []);
     moved != excused && reset.fsm().state() == State::Running
@@ -212,7 +234,8 @@ fn running_reachable(world: &World) -> bool {
 
 fn is_dead(world: &World) -> bool {
     let fsm = world.device.fsm();
-    fsm.session().is_none() && !world.device.fds().open().any(|fd| world.device.is_live(fd))
+    let any_live = world.device.fds().open().any(|open| world.device.is_live(open.fd));
+    fsm.session().is_none() && !any_live
 }
 
 fn reset_runs(step: &Step<'_>) -> Option<bool> {
@@ -221,35 +244,38 @@ fn reset_runs(step: &Step<'_>) -> Option<bool> {
 }
 
 fn deferred_reset_is_done(step: &Step<'_>) -> Option<bool> {
-    step.set_to()?;
-    let applies = step.fault() == Some(Fault::ResetInside);
-    applies.then(|| step.at() == State::Running && is_dead(step.after))
+    let Op::SetState { to, fault: Some(Fault::ResetInside) } = step.action.op else { return None };
+    step.before.device.is_open().then(|| {
+        let mut without = step.before.device;
+        let same = without.apply(Op::set(to), &mut []).map(<[u8]>::to_vec) == *step.reply;
+        same && step.at() == State::Running && is_dead(step.after)
+    })
 }
 
 fn dead_io_fails(step: &Step<'_>) -> Option<bool> {
-    let (fd, saving) = match step.action.op {
-        Op::Read { fd, .. } => (fd, true),
-        Op::Write { fd, .. } => (fd, false),
-        _ => return None,
-    };
-    let right_way = step.is_open_saving_fd(fd) == saving;
-    let applies = right_way && !step.before.device.is_live(fd);
-    applies.then(|| *step.reply == Reply::Errno(Errno::ENODEV))
+    let dead = !step.is_alive(step.io_fd()?);
+    dead.then(|| *step.reply == Reply::Errno(Errno::ENODEV))
+}
+
+fn live_io_works(step: &Step<'_>) -> Option<bool> {
+    let alive = step.is_alive(step.io_fd()?);
+    alive.then(|| *step.reply != Reply::Errno(Errno::ENODEV))
 }
 
 fn info_when_allowed(step: &Step<'_>) -> Option<bool> {
     let Op::PrecopyInfo { fd } = step.action.op else { return None };
     step.is_open_saving_fd(fd).then(|| match step.reply {
         Reply::Errno(Errno::EINVAL) => !step.from().is_pre_copy(),
-        Reply::Errno(Errno::ENODEV) => step.from().is_pre_copy() && !step.before.device.is_live(fd),
-        Reply::Info(_) => step.from().is_pre_copy() && step.before.device.is_live(fd),
+        Reply::Errno(Errno::ENODEV) => step.from().is_pre_copy() && !step.is_alive(fd),
+        Reply::Info(_) => step.from().is_pre_copy() && step.is_alive(fd),
         _ => false,
     })
 }
 
 fn dead_poll_returns(step: &Step<'_>) -> Option<bool> {
     let Op::Poll { fd } = step.action.op else { return None };
-    let applies = !step.before.device.is_live(fd);
+    let stop_copy = step.from() == State::StopCopy && step.is_open_saving_fd(fd);
+    let applies = stop_copy || !step.is_alive(fd);
     applies.then_some(matches!(step.reply, Reply::Ready(ready) if ready.readable))
 }
 
@@ -272,8 +298,7 @@ fn end_of_stream(step: &Step<'_>) -> Option<bool> {
 fn set_arrives(step: &Step<'_>) -> Option<bool> {
     let route = step.plain_route()?;
     // Bad data is the one thing that may stop it here (R29).
-    let refused = step.from() == State::Resuming && !step.before.device.actions().is_loadable();
-    if refused && !route.is_empty() {
+    if step.before.stays_for_bad_data(&route) {
         return Some(*step.reply == Reply::Errno(Errno::EINVAL) && step.at() == step.from());
     }
     // Both fds of the model's little table open: none can be installed, but the device has moved.
@@ -321,11 +346,13 @@ fn same_state_noop(step: &Step<'_>) -> Option<bool> {
 
 fn failed_set_on_route(step: &Step<'_>) -> Option<bool> {
     let Some(Fault::ArcFails { hop, errno, leaves }) = step.fault() else { return None };
-    let failing = step.route()?.arcs().nth(hop.into())?;
+    let route = step.route()?;
+    let failing = route.arcs().nth(hop.into())?;
+    if hop > 0 && step.before.stays_for_bad_data(&route) {
+        return Some(step.at() == State::Resuming);
+    }
     if *step.reply != Reply::Errno(errno) {
-        // Bad data stopped the SET on an earlier arc, which set-arrives judges.
-        let bad = step.from() == State::Resuming && !step.before.device.actions().is_loadable();
-        return Some(bad && step.at() == State::Resuming);
+        return Some(false);
     }
     let at = match leaves {
         Leaves::Source => failing.from(),
@@ -338,11 +365,13 @@ fn moved_without_fd(step: &Step<'_>) -> Option<bool> {
     let route = step.route()?;
     let applies = step.fault() == Some(Fault::FdTableFull)
         && route.opens().is_some()
-        && *step.reply == Reply::Errno(Errno::EMFILE);
+        && !step.before.stays_for_bad_data(&route);
     applies.then(|| {
         let device = &step.after.device;
         let session = device.fsm().session().is_some();
-        step.at() == route.to() && session && !device.fds().open().any(|fd| device.is_live(fd))
+        let nobodys = !device.fds().open().any(|open| device.is_live(open.fd));
+        let refused = *step.reply == Reply::Errno(Errno::EMFILE);
+        refused && step.at() == route.to() && session && nobodys
     })
 }
 
@@ -357,6 +386,11 @@ fn only_set_and_reset_move(step: &Step<'_>) -> Option<bool> {
     (!moves).then(|| step.at() == step.from())
 }
 
+fn get_tells(step: &Step<'_>) -> Option<bool> {
+    let applies = step.action.op == Op::GetState && step.before.device.is_open();
+    applies.then(|| *step.reply == Reply::State(step.from().into()))
+}
+
 fn close_ends(step: &Step<'_>) -> Option<bool> {
     let applies = step.action.op == Op::Close && step.before.device.is_open();
     applies.then(|| is_dead(step.after) && step.at() == State::Running)
@@ -368,11 +402,9 @@ fn closing_fd_keeps_session(step: &Step<'_>) -> Option<bool> {
 }
 
 fn o1_io_sees_it(step: &Step<'_>) -> Option<bool> {
-    let Op::Read { fd, .. } = step.action.op else { return None };
-    let device = &step.before.device;
-    let applies = step.before.belief.reset_since
-        && step.is_open_saving_fd(fd)
-        && device.fds().last() == Some(fd);
+    let fd = step.io_fd()?;
+    let latest = step.before.device.fds().last() == Some(fd);
+    let applies = step.before.belief.reset_since && latest;
     applies.then_some(matches!(step.reply, Reply::Errno(_)))
 }
 

@@ -40,6 +40,7 @@ impl Protocol {
         planted: Planted,
         properties: &'static [Property],
     ) -> Self {
+        const { assert!(PROPERTIES.len() <= HOLDS.len(), "a bit for each") };
         let judged = properties.iter().map(|_| AtomicU64::new(0)).collect();
         Self { features, planted, properties, judged }
     }
@@ -84,11 +85,11 @@ impl Protocol {
         let mut buf = [0; 4];
         let reply = after.device.apply(action.op, &mut buf).map(<[u8]>::to_vec);
         after.belief = before.belief.after(action, &reply);
+        after.alive = before.alive_after(action.op, &reply);
         after.odd_life ^= is_reset(action.op) && before.device.is_open();
         let step = Step { before, action, reply: &reply, after: &after };
         after.violated = self.judge(Some(&step), &after);
-        after.device = after.device.renumbered();
-        (after, reply)
+        (after.renumbered(), reply)
     }
 }
 

@@ -2,9 +2,11 @@
 //! What there is in level 1 at one moment, and what can happen to it.
 
 use vfio_fsm_core::device::{Device, Memory, Planted};
-use vfio_fsm_core::{Errno, Fault, Fd, Features, Leaves, Op, RawState, Reply, Route, State};
+use vfio_fsm_core::{
+    Errno, Fault, Fd, Features, Leaves, Op, RawState, Reply, Route, SessionEffect, State,
+};
 
-/// The core's device with one register, and the latest two data_fds of its user.
+/// The core's device with one register, and a user with room for two data_fds.
 pub(crate) type ModelDevice = Device<Memory<1>, 2>;
 
 /// What the VMM writes into RESUMING: a whole stream, its tag, its register. The last alone, or
@@ -21,6 +23,9 @@ pub struct World {
     pub device: ModelDevice,
     /// Ghost: what a VMM knows that sees nothing but the replies to its own ops.
     pub belief: Belief,
+    /// Ghost: the one data_fd that must work. Known from the ops and the replies alone, so that the
+    /// device's own idea of it can be judged.
+    pub alive: Option<Fd>,
     /// Ghost: flips with every reset, and with it what the guest writes.
     pub odd_life: bool,
     /// Which properties the step to here broke, a bit each. Nothing goes on from such a world.
@@ -76,7 +81,66 @@ impl Belief {
 impl World {
     pub(crate) fn initial(features: Features, planted: Planted) -> Self {
         let device = Device::with_bug(features, Memory::new(), planted);
-        Self { device, belief: Belief::RUNNING, odd_life: false, violated: 0 }
+        Self { device, belief: Belief::RUNNING, alive: None, odd_life: false, violated: 0 }
+    }
+
+    /// The data_fd that must work after an op that was answered so.
+    pub(crate) fn alive_after(&self, op: Op<&[u8]>, reply: &Reply<Vec<u8>>) -> Option<Fd> {
+        match op {
+            Op::CloseFd { fd } if self.alive == Some(fd) => None,
+            Op::Reset | Op::Close if self.device.is_open() => None,
+            Op::SetState { to, fault } if self.device.is_open() => match fault {
+                Some(Fault::ResetInside) => None,
+                fault => self.alive_after_set(to, fault, reply),
+            },
+            _ => self.alive,
+        }
+    }
+
+    fn alive_after_set(
+        &self,
+        to: RawState,
+        fault: Option<Fault>,
+        reply: &Reply<Vec<u8>>,
+    ) -> Option<Fd> {
+        let fsm = self.device.fsm();
+        let Some(Ok(route)) = to.known().map(|to| Route::new(fsm.features(), fsm.state(), to))
+        else {
+            return self.alive;
+        };
+        let fails_at_once = matches!(fault, Some(Fault::ArcFails { hop: 0, .. }));
+        if self.stays_for_bad_data(&route) && !fails_at_once {
+            return self.alive;
+        }
+        let walked = match fault {
+            Some(Fault::ArcFails { hop, leaves, .. }) if usize::from(hop) < route.len() => {
+                if leaves == Leaves::Error {
+                    return None;
+                }
+                usize::from(hop)
+            }
+            _ => route.len(),
+        };
+        route.arcs().take(walked).fold(self.alive, |alive, arc| match (arc.session(), reply) {
+            (SessionEffect::None | SessionEffect::Keeps, _) => alive,
+            (SessionEffect::Opens(_), Reply::Fd(fd)) => *fd,
+            (SessionEffect::Opens(_) | SessionEffect::Ends, _) => None,
+        })
+    }
+
+    /// Whether a SET fails on its first arc because what was written is no stream (R29).
+    pub(crate) fn stays_for_bad_data(&self, route: &Route) -> bool {
+        let resuming = self.device.fsm().state() == State::Resuming;
+        resuming && !route.is_empty() && !self.device.actions().is_loadable()
+    }
+
+    /// The same world with sessions and data_fds renumbered.
+    pub(crate) fn renumbered(self) -> Self {
+        let rank = |fd: Fd| {
+            let lower = self.device.fds().open().filter(|open| open.fd < fd);
+            Fd(1 + lower.count() as u32)
+        };
+        Self { alive: self.alive.map(rank), device: self.device.renumbered(), ..self }
     }
 
     /// What the guest writes in this life.
@@ -108,16 +172,18 @@ impl World {
     }
 
     fn on_fd(fd: Fd, ops: &mut Vec<Op<&'static [u8]>>) {
-        ops.extend([Op::Read { fd, len: 1 }, Op::PrecopyInfo { fd }, Op::Poll { fd }]);
+        ops.extend([Op::Read { fd, len: 1 }, Op::UringRead { fd, len: 1 }, Op::Poll { fd }]);
+        ops.extend([Op::PrecopyInfo { fd }, Op::Pread { fd, len: 1 }, Op::Seek { fd }]);
         ops.extend(WRITES.map(|bytes| Op::Write { fd, bytes }));
-        ops.push(Op::CloseFd { fd });
+        ops.extend([Op::FdFlags { fd }, Op::CloseFd { fd }]);
     }
 
     pub(crate) fn ops(&self) -> Vec<Op<&'static [u8]>> {
         let mut ops = vec![Op::Open, Op::Close, Op::GetState, Op::Reset];
+        ops.extend([Op::GetFeatures, Op::DataSize, Op::OptInPrecopyV2]);
         self.sets(&mut ops);
-        for fd in self.device.fds().open() {
-            Self::on_fd(fd, &mut ops);
+        for open in self.device.fds().open() {
+            Self::on_fd(open.fd, &mut ops);
         }
         ops
     }
