@@ -48,9 +48,12 @@ pub struct Deviation {
     /// What is seen instead; anything if not given.
     #[serde(default)]
     seen: Option<Expect>,
-    /// It is no reply but a crash or a hang of the kernel.
+    /// Replies are as expected, but the bytes that were read are not.
     #[serde(default)]
-    pub crash: bool,
+    bytes: bool,
+    /// It is no reply but a crash or a hang of the kernel, whose console says this.
+    #[serde(default)]
+    console: Option<String>,
     #[serde(skip)]
     used: Cell<bool>,
 }
@@ -91,9 +94,16 @@ impl Deviations {
     }
 
     /// The entry that describes this mismatch.
-    pub(crate) fn find(&self, trace: &str, step: &Step, seen: &Reply<usize>) -> Option<&str> {
+    pub(crate) fn find(
+        &self,
+        trace: &str,
+        step: &Step,
+        seen: &Reply<usize>,
+        right_bytes: bool,
+    ) -> Option<&str> {
         let describes = |entry: &&Deviation| {
-            !entry.crash
+            entry.console.is_none()
+                && entry.bytes != right_bytes
                 && entry.is_in(trace)
                 && (entry.ops.is_empty() || entry.ops.iter().any(|op| op == step.op.name()))
                 && entry.expected.as_ref().is_none_or(|expected| *expected == step.expect)
@@ -102,9 +112,11 @@ impl Deviations {
         self.list.iter().find(describes).map(Deviation::take)
     }
 
-    /// The entry that describes a crash or a hang in this trace.
-    pub fn find_crash(&self, trace: &str) -> Option<&str> {
-        self.list.iter().find(|entry| entry.crash && entry.is_in(trace)).map(Deviation::take)
+    /// The entry that describes a crash or a hang in this trace, of which the kernel said this.
+    pub fn find_crash(&self, trace: &str, console: &str) -> Option<&str> {
+        let says =
+            |entry: &Deviation| entry.console.as_ref().is_some_and(|it| console.contains(it));
+        self.list.iter().find(|entry| says(entry) && entry.is_in(trace)).map(Deviation::take)
     }
 
     /// The entries that described nothing so far.

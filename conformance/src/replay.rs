@@ -38,7 +38,7 @@ pub trait Target {
     }
 }
 
-/// A target that is not in a state to be tested. Says nothing about conformance.
+/// A target that could not be brought to a fresh start: a verdict on it, if a reset does not do it.
 #[derive(Debug, thiserror::Error)]
 #[error("the device under test is unusable: {0}")]
 pub struct TargetError(#[source] pub Box<dyn Error + Send + Sync>);
@@ -102,7 +102,7 @@ pub struct Outcome {
 }
 
 /// No device has to deliver more than this before its stream is taken for endless.
-const LONGEST_STREAM: usize = 4 << 30;
+const LONGEST_STREAM: u64 = 4 << 30;
 
 /// One call never reads more.
 const BUFFER: usize = 1 << 20;
@@ -133,23 +133,24 @@ impl<'t> Replayer<'t> {
         Self { targets, buffer: vec![0; BUFFER], slots: Slots::default(), ops: 0 }
     }
 
-    /// Run one trace from a fresh start.
-    pub fn replay(&mut self, trace: &Trace, options: Options<'_>) -> Result<Outcome, TargetError> {
+    /// Run one trace from a fresh start. A device that cannot be had fresh fails it.
+    pub fn replay(&mut self, trace: &Trace, options: Options<'_>) -> Outcome {
         if let Some(reason) = self.inapplicable(trace, options) {
-            return Ok(Outcome { verdict: Verdict::NotApplicable { reason }, ops: 0 });
+            return Outcome { verdict: Verdict::NotApplicable { reason }, ops: 0 };
         }
-        let devices = trace.steps.iter().map(|step| step.device).max().map_or(1, |max| max + 1);
-        for target in self.targets.iter_mut().take(devices.into()) {
-            target.fresh(trace.header.features)?;
+        for target in self.targets.iter_mut().take(devices(trace)) {
+            if let Err(error) = target.fresh(trace.header.features) {
+                return Outcome { verdict: Verdict::Fail(not_fresh(&error)), ops: 0 };
+            }
         }
         self.slots = Slots::default();
         self.ops = 0;
         let verdict = self.run(trace, options);
-        Ok(Outcome { verdict, ops: self.ops })
+        Outcome { verdict, ops: self.ops }
     }
 
     fn inapplicable(&self, trace: &Trace, options: Options<'_>) -> Option<String> {
-        let first = self.targets.first()?;
+        let Some(first) = self.targets.first() else { return Some("there is no target".into()) };
         let features = trace.header.features;
         if !first.offers(features) {
             return Some(format!("the target is no device with {features}"));
@@ -161,7 +162,7 @@ impl<'t> Replayer<'t> {
             return Some(format!("{why}; --dangerous runs it"));
         }
         let missing = trace.needs().find(|&need| match need {
-            Need::SecondDevice => self.targets.len() < 2,
+            Need::SecondDevice => self.targets.len() < devices(trace),
             need => !first.can(need),
         });
         missing.map(|need| format!("the target lacks {need}"))
@@ -182,7 +183,7 @@ impl<'t> Replayer<'t> {
             }
             let known = options
                 .deviations
-                .and_then(|list| list.find(&trace.header.name, step, &seen.reply));
+                .and_then(|list| list.find(&trace.header.name, step, &seen.reply, seen.same));
             match known {
                 Some(id) if ids.iter().any(|known| known == id) => {}
                 Some(id) => ids.push(id.to_owned()),
@@ -231,7 +232,7 @@ impl<'t> Replayer<'t> {
             if !step.until_end {
                 break Reply::Bytes(total);
             }
-            if bytes.is_empty() || total > LONGEST_STREAM {
+            if bytes.is_empty() || total as u64 > LONGEST_STREAM {
                 return Err(format!("no end after {total} bytes"));
             }
         };
@@ -260,6 +261,9 @@ impl<'t> Replayer<'t> {
                 Reply::Written(0) if piece > 0 => {
                     return Err(format!("0 of {piece} bytes taken, after {done}"));
                 }
+                Reply::Written(taken) if taken as usize > piece => {
+                    return Err(format!("{taken} of {piece} bytes taken, after {done}"));
+                }
                 Reply::Written(taken) => done += taken as usize,
                 other => return Ok(Seen { reply: other.map(<[u8]>::len), same: true }),
             }
@@ -268,6 +272,16 @@ impl<'t> Replayer<'t> {
             }
         }
     }
+}
+
+/// How many devices a trace speaks to.
+fn devices(trace: &Trace) -> usize {
+    trace.steps.iter().map(|step| usize::from(step.device) + 1).max().unwrap_or(1)
+}
+
+fn not_fresh(error: &TargetError) -> Mismatch {
+    let expected = "a fresh device in RUNNING".to_owned();
+    Mismatch { step: 0, op: "the start".to_owned(), expected, seen: error.0.to_string() }
 }
 
 fn mismatch(step: usize, at: &Step, seen: String) -> Mismatch {

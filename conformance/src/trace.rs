@@ -18,6 +18,9 @@ const LONGEST_LINE: u64 = 16 << 20;
 /// A `fill` longer than this is refused, so that a line of text cannot ask for gigabytes.
 const LARGEST_FILL: u32 = 64 << 20;
 
+/// The devices of a trace: a source and a destination.
+const DEVICES: u8 = 2;
+
 /// One experiment: from a fresh device in RUNNING, step by step.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Trace {
@@ -380,11 +383,17 @@ pub enum Problem {
     #[error("cannot be read: {0}")]
     Io(#[from] io::Error),
     /// Not JSON, or not the JSON of a header or a step.
-    #[error("not a header or step of a trace: {0}; specs/trace-format.md has the format")]
+    #[error("not a header or step of a trace: {}; specs/trace-format.md has the format", within(.0))]
     Json(#[from] serde_json::Error),
-    /// A newer format.
-    #[error("format version {0}, but this program reads version {VERSION}; use a newer one")]
-    Version(u32),
+    /// Another format.
+    #[error(
+        "format version {0}, but this program reads version {VERSION} and no other; use the \
+         program that wrote it, or a newer one"
+    )]
+    Version(u64),
+    /// A step that means nothing.
+    #[error("{0}; specs/trace-format.md has the rules")]
+    Nonsense(&'static str),
     /// A step before the first header.
     #[error("a step before the first header line (the one with \"vfio-fsm-trace\")")]
     Headless,
@@ -394,13 +403,33 @@ pub enum Problem {
     /// Two traces of one name.
     #[error("a second trace of the name {0:?}; names must be unique, reports go by them")]
     Twice(String),
+    /// A header and nothing after it.
+    #[error("the trace {0:?} has no step; has the file been cut off?")]
+    Stepless(String),
+    /// No trace at all.
+    #[error("no trace in the file; `vfio-conform generate` writes some")]
+    Empty,
+}
+
+/// The error without its line, which is always 1: we know better.
+fn within(error: &serde_json::Error) -> String {
+    let text = error.to_string();
+    match text.rsplit_once(" at line ") {
+        Some((what, _)) => format!("{what}, at column {}", error.column()),
+        None => text,
+    }
 }
 
 /// Read the traces of a file.
+///
+/// What this returns has a meaning throughout: a replayer never finds a slot that no read has
+/// filled, a third device or a part that is none.
 pub fn read(mut input: impl BufRead) -> Result<Vec<Trace>, TraceError> {
     let mut traces: Vec<Trace> = Vec::new();
     let mut names = std::collections::HashSet::new();
     let mut text = Vec::new();
+    let mut slots = Filled::default();
+    let mut header_at = 1;
     for line in 1.. {
         let fail = |problem| TraceError { line, problem };
         text.clear();
@@ -415,19 +444,81 @@ pub fn read(mut input: impl BufRead) -> Result<Vec<Trace>, TraceError> {
         if text.trim_ascii().is_empty() {
             continue;
         }
-        match parse(&text).map_err(fail)? {
+        match parse(text.trim_ascii_end()).map_err(fail)? {
             Line::Header(header) => {
                 if !names.insert(header.name.clone()) {
                     return Err(fail(Problem::Twice(header.name)));
                 }
+                not_stepless(traces.last(), header_at)?;
                 traces.push(Trace { header, steps: Vec::new() });
+                (slots, header_at) = (Filled::default(), line);
             }
             Line::Step(step) => {
-                traces.last_mut().ok_or_else(|| fail(Problem::Headless))?.steps.push(step);
+                let trace = traces.last_mut().ok_or_else(|| fail(Problem::Headless))?;
+                slots.check(&step).map_err(|what| fail(Problem::Nonsense(what)))?;
+                trace.steps.push(step);
             }
         }
     }
+    not_stepless(traces.last(), header_at)?;
+    if traces.is_empty() {
+        return Err(TraceError { line: 1, problem: Problem::Empty });
+    }
     Ok(traces)
+}
+
+fn not_stepless(trace: Option<&Trace>, line: usize) -> Result<(), TraceError> {
+    match trace {
+        Some(Trace { header, steps }) if steps.is_empty() => {
+            Err(TraceError { line, problem: Problem::Stepless(header.name.clone()) })
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Which slots the steps so far have filled.
+#[derive(Default)]
+struct Filled([bool; Slots::COUNT]);
+
+impl Filled {
+    fn has(&self, slot: u8) -> bool {
+        self.0.get(usize::from(slot)).is_some_and(|filled| *filled)
+    }
+
+    /// Whether a step means something here; then what it fills is filled.
+    fn check(&mut self, step: &Step) -> Result<(), &'static str> {
+        let reads = matches!(step.op, Op::Read { .. } | Op::UringRead { .. });
+        let data = if let Op::Write { bytes, .. } = &step.op { Some(bytes) } else { None };
+        if step.device >= DEVICES {
+            return Err("device is 0 or 1");
+        }
+        if !reads && (step.until_end || step.into.is_some() || step.same_as.is_some()) {
+            return Err("until_end, into and same_as go with read and uring_read only");
+        }
+        if step.chunk.is_some() && (data.is_none() || step.chunk == Some(0)) {
+            return Err("chunk goes with write only, and is at least 1");
+        }
+        if step.same_as.is_some_and(|slot| !self.has(slot)) {
+            return Err("same_as names a slot that no earlier step of the trace fills");
+        }
+        match *data.unwrap_or(&Data::Hex(Vec::new())) {
+            Data::Fill { len, .. } if len > LARGEST_FILL => {
+                return Err("a fill is at most 67108864 bytes (64 MiB) long");
+            }
+            Data::Slot { part, of, .. } if part >= of => {
+                return Err("part counts from 0 and is less than of");
+            }
+            Data::Slot { slot, .. } if !self.has(slot) => {
+                return Err("the write is of a slot that no earlier step of the trace fills");
+            }
+            _ => {}
+        }
+        if let Some(slot) = step.into {
+            let place = self.0.get_mut(usize::from(slot)).ok_or("slots are numbered 0 to 7")?;
+            *place = true;
+        }
+        Ok(())
+    }
 }
 
 enum Line {
@@ -440,11 +531,12 @@ fn parse(text: &[u8]) -> Result<Line, Problem> {
     #[derive(Deserialize)]
     struct Version {
         #[serde(rename = "vfio-fsm-trace")]
-        version: Option<u32>,
+        version: Option<u64>,
     }
+    const READ: u64 = VERSION as u64;
     match serde_json::from_slice::<Version>(text)?.version {
         None => Ok(Line::Step(serde_json::from_slice(text)?)),
-        Some(VERSION) => Ok(Line::Header(serde_json::from_slice(text)?)),
+        Some(READ) => Ok(Line::Header(serde_json::from_slice(text)?)),
         Some(other) => Err(Problem::Version(other)),
     }
 }

@@ -94,14 +94,16 @@ fn tests_below(folder: &Path, covers: &mut Covers) {
 }
 
 fn tests_in(path: &Path, covers: &mut Covers) {
-    let id = Regex::new(r"\b[RCOT][0-9]+\b").unwrap();
+    // Only what a doc comment begins with: "R2, R17, T1: the numbers …".
+    let list = Regex::new(r"^ ((?:[RCOT][0-9]+(?:, )?)+):").unwrap();
     let function = Regex::new(r"^\s*fn (\w+)").unwrap();
     let file = path.strip_prefix(root()).unwrap().display().to_string();
     let (mut named, mut is_test) = (BTreeSet::new(), false);
     for line in fs::read_to_string(path).unwrap().lines() {
         let text = line.trim_start();
         if let Some(comment) = text.strip_prefix("///") {
-            named.extend(id.find_iter(comment).map(|found| found.as_str().to_owned()));
+            let ids = list.captures(comment).map(|found| found[1].to_owned());
+            named.extend(ids.iter().flat_map(|ids| ids.split(", ")).map(str::to_owned));
         } else if text.starts_with("#[test]") {
             is_test = true;
         } else if let Some(found) = function.captures(line) {

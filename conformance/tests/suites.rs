@@ -21,21 +21,23 @@ fn the_reference_passes_everything() {
             traces.iter().map(|t| t.steps.len()).sum::<usize>()
         );
         for trace in traces {
-            let outcome = replayer.replay(&trace, Options::default()).expect("never fails");
+            let outcome = replayer.replay(&trace, Options::default());
             assert_eq!(outcome.verdict, Verdict::Pass, "{}", trace.header.name);
         }
     }
 }
 
-/// Every bug that can be planted in the core's device fails some trace.
+/// Every bug that can be planted in the core's device fails some trace, and not only the run that
+/// the model has found against it.
 #[test]
 fn every_bug_fails_a_trace() {
-    let traces: Vec<_> = Suite::ALL.iter().copied().flat_map(Suite::generate_all).collect();
+    let suites = Suite::ALL.iter().copied().filter(|suite| *suite != Suite::Model);
+    let traces: Vec<_> = suites.flat_map(Suite::generate_all).collect();
     for &bug in Bug::ALL {
         let (mut source, mut destination) = (Reference::with_bug(bug), Reference::with_bug(bug));
         let mut replayer = Replayer::new(vec![&mut source, &mut destination]);
         let fails = |trace: &&trace::Trace| {
-            let outcome = replayer.replay(trace, Options::default()).expect("never fails");
+            let outcome = replayer.replay(trace, Options::default());
             matches!(outcome.verdict, Verdict::Fail(_))
         };
         let count = traces.iter().filter(fails).count();
@@ -44,19 +46,24 @@ fn every_bug_fails_a_trace() {
     }
 }
 
-/// What the model found against a bug fails on the device with that bug, and on no other for the
-/// same reason: the run that refutes the claim passes on the correct device too.
+/// What the model found against a bug fails on the device with that bug.
 #[test]
 fn counterexamples_fail_on_their_bug() {
+    let traces = Suite::Model.generate_all();
+    let mut tried = 0;
     for &bug in Bug::ALL {
-        let name = format!("model/full/{}", bug.slug());
-        let traces = Suite::Model.generate_all();
-        let found = traces.iter().find(|trace| trace.header.name == name).expect("one a bug");
+        let name = format!("/{}", bug.slug());
+        let Some(found) = traces.iter().find(|trace| trace.header.name.ends_with(&name)) else {
+            assert_eq!(bug, Bug::ResetKeepsData, "only wrong bytes cannot be told by a reply");
+            continue;
+        };
         let (mut source, mut destination) = (Reference::with_bug(bug), Reference::with_bug(bug));
         let mut replayer = Replayer::new(vec![&mut source, &mut destination]);
-        let outcome = replayer.replay(found, Options::default()).expect("never fails");
+        let outcome = replayer.replay(found, Options::default());
         assert!(matches!(outcome.verdict, Verdict::Fail(_)), "{name}");
+        tried += 1;
     }
+    assert_eq!(tried, traces.len() - 1, "one trace more, which refutes the claim");
 }
 
 /// A device that loads other bytes than were saved, and says nothing, is found by the round trips.
@@ -87,7 +94,7 @@ fn a_wrong_load_is_seen() {
     let traces = Suite::Streams.generate(Features::ALL);
     let trips = traces.iter().filter(|trace| trace.header.name.contains("round-trip"));
     for trace in trips {
-        let outcome = replayer.replay(trace, Options::default()).expect("never fails");
+        let outcome = replayer.replay(trace, Options::default());
         let Verdict::Fail(mismatch) = outcome.verdict else { panic!("{}", trace.header.name) };
         assert!(mismatch.seen.contains("other bytes"), "{mismatch}");
     }

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! `vfio-conform check`: the model.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::fs;
 use std::io::BufWriter;
@@ -12,7 +13,10 @@ use serde::Serialize;
 use vfio_conform::suite::counterexample;
 use vfio_conform::trace;
 use vfio_fsm_core::Features;
-use vfio_fsm_model::{Checked, Counterexample, MUTANTS, PROPERTIES, check, check_mutant, refute};
+use vfio_fsm_core::device::Bug;
+use vfio_fsm_model::{
+    Checked, Counterexample, MUTANTS, PROPERTIES, Property, check, check_mutant, refute,
+};
 
 use super::Result;
 use super::output::{self, Output};
@@ -34,11 +38,19 @@ pub(crate) struct Arguments {
 #[derive(Debug, Serialize)]
 pub(crate) struct Findings {
     spaces: Vec<Space>,
-    properties: usize,
+    properties: Vec<Said>,
     mutants: Vec<Caught>,
     refutation: Caught,
     #[serde(skip)]
     counterexamples: Vec<(String, Counterexample)>,
+}
+
+/// One property.
+#[derive(Debug, Serialize)]
+struct Said {
+    id: &'static str,
+    text: &'static str,
+    covers: &'static [&'static str],
 }
 
 /// One flag set.
@@ -50,6 +62,8 @@ struct Space {
     depth: usize,
     seconds: f64,
     failures: Vec<String>,
+    /// How often each property had something to judge.
+    judged: BTreeMap<&'static str, u64>,
 }
 
 /// One bug or claim, and the length of the run that shows it; `None` if nothing does.
@@ -58,6 +72,7 @@ struct Caught {
     what: String,
     by: String,
     steps: Option<usize>,
+    run: Option<String>,
 }
 
 impl Findings {
@@ -69,8 +84,9 @@ impl Findings {
         let mut counterexamples = Vec::new();
         let mut caught = |what: &str, by: &str, found: Option<Counterexample>| {
             let steps = found.as_ref().map(|found| found.steps.len());
+            let run = found.as_ref().map(ToString::to_string);
             counterexamples.extend(found.map(|found| (what.to_owned(), found)));
-            Caught { what: what.to_owned(), by: by.to_owned(), steps }
+            Caught { what: what.to_owned(), by: by.to_owned(), steps, run }
         };
         let mutants = MUTANTS
             .iter()
@@ -79,7 +95,9 @@ impl Findings {
         let refuted = refute();
         let refutation = caught(refuted.claim.id, refuted.claim.text, refuted.counterexample);
         spinner.finish_and_clear();
-        Self { spaces, properties: PROPERTIES.len(), mutants, refutation, counterexamples }
+        let properties =
+            PROPERTIES.iter().map(|&Property { id, text, covers, .. }| Said { id, text, covers });
+        Self { spaces, properties: properties.collect(), mutants, refutation, counterexamples }
     }
 
     /// Whether all holds that must, and all falls that must.
@@ -99,13 +117,14 @@ impl From<Checked> for Space {
             depth: checked.depth,
             seconds: checked.time.as_secs_f64(),
             failures: checked.failures.iter().map(ToString::to_string).collect(),
+            judged: checked.judged.into_iter().collect(),
         }
     }
 }
 
 impl fmt::Display for Findings {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(f, "model, level 1: {} properties", self.properties)?;
+        writeln!(f, "model, level 1: {} properties", self.properties.len())?;
         for space in &self.spaces {
             let (states, steps) =
                 (HumanCount(space.states as u64), HumanCount(space.transitions as u64));
@@ -117,8 +136,9 @@ impl fmt::Display for Findings {
             )?;
             space.failures.iter().try_for_each(|failure| writeln!(f, "  FAIL: {failure}"))?;
         }
+        let (bugs, claims) = (Bug::ALL.len(), self.mutants.len());
         let caught = self.mutants.iter().filter(|mutant| mutant.steps.is_some()).count();
-        writeln!(f, "  {caught} of {} planted bugs are caught", self.mutants.len())?;
+        writeln!(f, "  {bugs} planted bugs: {caught} of {claims} claims to catch one hold")?;
         for mutant in self.mutants.iter().filter(|mutant| mutant.steps.is_none()) {
             writeln!(f, "  FAIL: {} survives {}", mutant.what, mutant.by)?;
         }

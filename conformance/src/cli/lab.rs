@@ -151,7 +151,7 @@ fn judge(
     let mut verdicts: BTreeMap<&str, Verdict> = BTreeMap::new();
     for incident in &outcome.incidents {
         let trace = incident.trace.as_deref().unwrap_or("no trace");
-        let known = deviations.find_crash(trace).map(str::to_owned);
+        let known = deviations.find_crash(trace, &incident.excerpt).map(str::to_owned);
         verdicts.insert(trace, verdict_of(incident, known.as_deref()));
         let (kind, console) = (incident.kind.name().to_owned(), incident.excerpt.clone());
         seen.push(Seen { trace: trace.to_owned(), kind, known, console });

@@ -67,9 +67,9 @@ pub(crate) fn run(output: &mut Output) -> Result {
     output.say("suites", &Sizes(suites.iter().map(size).collect()))?;
 
     let traces: Vec<_> = suites.into_iter().flat_map(|(_, traces)| traces).collect();
-    let report = replay(&traces)?;
+    let report = replay(&traces);
     output.say("replay", &report)?;
-    let sharpness = sharpness(&traces)?;
+    let sharpness = sharpness(&traces);
     output.say("planted_bugs", &sharpness)?;
 
     let good = findings.is_good() && report.is_good() && sharpness.0.values().all(Option::is_some);
@@ -77,37 +77,38 @@ pub(crate) fn run(output: &mut Output) -> Result {
     Ok(good)
 }
 
-fn replay(traces: &[Trace]) -> Result<Report> {
+fn replay(traces: &[Trace]) -> Report {
     let (mut source, mut destination) = (Reference::new(), Reference::new());
     let mut replayer = Replayer::new(vec![&mut source, &mut destination]);
     let mut report = Report::new("reference");
     let started = Instant::now();
     for trace in traces {
-        report.record(&trace.header.name, replayer.replay(trace, Options::default())?);
+        report.record(&trace.header.name, replayer.replay(trace, Options::default()));
     }
     report.finish(started.elapsed(), None, true);
-    Ok(report)
+    report
 }
 
-fn sharpness(traces: &[Trace]) -> Result<Sharpness> {
+/// The suites alone: the model's own runs against the bugs would catch them of course.
+fn sharpness(traces: &[Trace]) -> Sharpness {
+    let own = format!("{}/", Suite::Model);
+    let traces: Vec<_> =
+        traces.iter().filter(|trace| !trace.header.name.starts_with(&own)).collect();
     let bar = output::bar(Bug::ALL.len() as u64, "planted bugs");
     let mut caught = BTreeMap::new();
     for &bug in Bug::ALL {
-        caught.insert(bug.slug(), first_failure(traces, bug)?);
+        caught.insert(bug.slug(), first_failure(&traces, bug));
         bar.inc(1);
     }
     bar.finish_and_clear();
-    Ok(Sharpness(caught))
+    Sharpness(caught)
 }
 
-fn first_failure(traces: &[Trace], bug: Bug) -> Result<Option<String>> {
+fn first_failure(traces: &[&Trace], bug: Bug) -> Option<String> {
     let (mut source, mut destination) = (Reference::with_bug(bug), Reference::with_bug(bug));
     let mut replayer = Replayer::new(vec![&mut source, &mut destination]);
-    for trace in traces {
-        let outcome = replayer.replay(trace, Options::default())?;
-        if let Verdict::Fail(_) = outcome.verdict {
-            return Ok(Some(trace.header.name.clone()));
-        }
-    }
-    Ok(None)
+    let fails = |trace: &&&Trace| {
+        matches!(replayer.replay(trace, Options::default()).verdict, Verdict::Fail(_))
+    };
+    traces.iter().find(fails).map(|trace| trace.header.name.clone())
 }

@@ -9,11 +9,6 @@ use crate::suite::script::{READ, Script};
 use crate::suite::ways::ways;
 use crate::trace::Trace;
 
-const COVERS: &[&str] = &[
-    "R1", "R2", "R4", "R5", "R6", "R8", "R9", "R12", "R13", "R16", "R17", "R24", "R25", "R26",
-    "R27", "R29", "R39", "C5", "C6", "C7", "C8", "C9", "C10", "C12",
-];
-
 pub(super) fn generate(features: Features) -> Vec<Trace> {
     let targets =
         State::ALL.map(RawState::from).into_iter().chain([RawState(8), RawState(u32::MAX)]);
@@ -22,7 +17,7 @@ pub(super) fn generate(features: Features) -> Vec<Trace> {
     for way in ways(Suite::Arcs, features) {
         for &to in &targets {
             let mut script = way.script.named(&format!("to-{to}"));
-            script.covers(COVERS).op(Op::GetFeatures).get().op(Op::DataSize);
+            script.op(Op::GetFeatures).get().op(Op::DataSize);
             script.op(Op::SetState { to, fault: None }).get();
             probe_fds(&mut script);
             traces.push(script.finish());
@@ -59,7 +54,6 @@ fn failing_arcs(way: &Script) -> Vec<Trace> {
             for (leaves, suffix) in [(Leaves::Source, "undone"), (Leaves::Error, "into-ERROR")] {
                 let mut script = way.named(&format!("to-{to}-arc-{hop}-{suffix}"));
                 let fault = Some(Fault::ArcFails { hop, errno: Errno::EIO, leaves });
-                script.covers(&["R8", "R13", "R14", "C9"]);
                 script.op(Op::SetState { to: to.into(), fault }).get();
                 probe_fds(&mut script);
                 script.op(Op::set(State::Running)).op(Op::Reset).get();

@@ -3,6 +3,7 @@
 //! leaves a device more than one.
 
 mod arcs;
+mod evidence;
 mod fds;
 #[cfg(feature = "check")]
 mod model;

@@ -9,11 +9,6 @@ use crate::suite::script::{READ, Script};
 use crate::suite::ways::ways;
 use crate::trace::{Data, Trace};
 
-const COVERS: &[&str] = &[
-    "R7", "R14", "R15", "R30", "R33", "R50", "C12", "C13", "C15", "C16", "C17", "C19", "C20",
-    "C21", "C34", "O1",
-];
-
 /// How far the session has gone when the reset comes.
 #[derive(Clone, Copy)]
 enum Used {
@@ -45,13 +40,13 @@ pub(super) fn generate(features: Features) -> Vec<Trace> {
         };
         for &used in uses {
             let mut script = way.script.named(used.name());
-            script.covers(COVERS);
             use_session(&mut script, session, used);
             traces.push(after_reset(script));
         }
         traces.push(twice(&way.script));
     }
     traces.extend(inside_set(features));
+    traces.extend(forgets(features));
     if features.pre_copy() {
         traces.extend(observations(features));
     }
@@ -71,8 +66,8 @@ fn use_session(script: &mut Script, session: Option<Direction>, used: Used) {
         // A device may look at the first byte or not.
         (Some(Direction::Resuming), _) => {
             save_on_destination(script);
-            let drop = if let Used::Begun = used { 1 } else { 0 };
-            script.write(fd, Data::Slot { slot: 2, part: 0, of: 1, drop, add: 0 });
+            let of = if let Used::Begun = used { 2 } else { 1 };
+            script.write(fd, Data::Slot { slot: 2, part: 0, of, drop: 0, add: 0 });
         }
     }
 }
@@ -105,7 +100,7 @@ fn ask_dead(script: &mut Script, fd: Fd) {
             script.op(Op::PrecopyInfo { fd }).op(Op::Read { fd, len: 1 });
         }
         Some(Direction::Resuming) => {
-            script.write(fd, Data::Fill { byte: 0, len: 1 });
+            script.write(fd, Data::Fill { byte: 0, len: 1 }).op(Op::PrecopyInfo { fd });
             script.write(fd, Data::Fill { byte: 0, len: 1 });
         }
         None => {}
@@ -114,13 +109,16 @@ fn ask_dead(script: &mut Script, fd: Fd) {
 
 /// A session begun after the reset is as good as the first, and the old fd stays dead beside it.
 fn second_session(script: &mut Script, old: Option<Fd>) {
-    script.set(State::StopCopy);
+    script.covers(&["C13", "C21"]);
+    let first = if script.features().pre_copy() { State::PreCopy } else { State::StopCopy };
+    script.set(first);
     let fresh = script.last_fd();
-    if let Some(fd) = fresh {
-        script.drain(fd, READ, 3);
-    }
     if let Some(old) = old {
         ask_dead(script, old);
+    }
+    script.set(State::StopCopy);
+    if let Some(fd) = fresh {
+        script.drain(fd, READ, 3);
     }
     script.set(State::Running).get();
     if let Some(fd) = fresh {
@@ -130,8 +128,41 @@ fn second_session(script: &mut Script, old: Option<Fd>) {
 
 fn twice(way: &Script) -> Trace {
     let mut script = way.named("twice");
-    script.covers(&["C15", "C34"]).op(Op::Reset).op(Op::Reset).get().set(State::Running).get();
+    script.op(Op::Reset).op(Op::Reset).get().set(State::Running).get();
     script.finish()
+}
+
+/// What the guest and a RESUMING that was aborted have left behind is gone after a reset: the device
+/// says of itself what it said when it was fresh.
+fn forgets(features: Features) -> Vec<Trace> {
+    let states = [State::Running, State::PreCopy, State::StopCopy, State::Resuming];
+    let states = states.into_iter().filter(|&state| features.has(state));
+    states
+        .map(|state| {
+            let mut script =
+                Script::new(Suite::Resets, features, &format!("forgets-in-{state}"), &["R50"]);
+            save(&mut script, 0);
+            script.op(Op::Touch(0x5a));
+            save(&mut script, 1);
+            script.set(state);
+            if let (State::Resuming, Some(fd)) = (state, script.last_fd()) {
+                script.covers(&["C20"]).write(fd, Data::slot(1));
+            }
+            script.op(Op::Reset).get().set(State::StopCopy);
+            if let Some(fd) = script.last_fd() {
+                script.drain_same(fd, 0);
+            }
+            script.finish()
+        })
+        .collect()
+}
+
+/// What the device says of itself, into a slot.
+fn save(script: &mut Script, slot: u8) {
+    script.set(State::StopCopy);
+    if let Some(fd) = script.last_fd() {
+        script.drain(fd, READ, slot).set(State::Running).op(Op::CloseFd { fd });
+    }
 }
 
 /// A reset that arrives inside a SET: only GET, or the fd, tells (O4).
@@ -140,7 +171,6 @@ fn inside_set(features: Features) -> Vec<Trace> {
     for way in ways(Suite::Resets, features) {
         for to in State::ALL.into_iter().filter(|&to| features.has(to)) {
             let mut script = way.script.named(&format!("inside-SET-{to}"));
-            script.covers(&["O4", "C29", "C32", "C33"]);
             script.op(Op::SetState { to: to.into(), fault: Some(Fault::ResetInside) }).get();
             let last = script.last_fd().map_or(0, |fd| fd.0);
             for fd in (1..=last).map(Fd) {
@@ -163,13 +193,13 @@ fn observations(features: Features) -> Vec<Trace> {
         }
         script
     };
-    let mut using = begin("O1-using-the-fd", &["O1", "C16", "C17"]);
+    let mut using = begin("O1-using-the-fd", &["O1"]);
     using.op(Op::Reset);
-    let mut moving_on = begin("O2-moving-on", &["O2", "C13", "C16"]);
+    let mut moving_on = begin("O2-moving-on", &["O2", "C13"]);
     moving_on.op(Op::Reset).set(State::StopCopy);
-    let mut no_reset = begin("O2-no-reset", &["O2", "R25"]);
+    let mut no_reset = begin("O2-no-reset", &["O2"]);
     no_reset.set(State::StopCopy);
-    let mut cancelling = begin("O3-cancelling", &["O3", "C5"]);
+    let mut cancelling = begin("O3-cancelling", &["O3"]);
     cancelling.op(Op::Reset);
     let old = Fd(1);
     using.op(Op::Read { fd: old, len: READ }).op(Op::Poll { fd: old });

@@ -44,6 +44,7 @@ fn a_device_without_migration_is_told_from_one_that_fails() {
     assert!(matches!(open(19), OpenError::Feature { errno: Errno::ENODEV }));
 }
 
+/// R12: GET answers no fd.
 #[test]
 fn a_data_fd_from_get_is_reported_and_left_alone() {
     let _guard = fd_table_stays_open();
