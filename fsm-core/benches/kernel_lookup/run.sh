@@ -42,10 +42,15 @@ fetch() {
     kept=$cache/${package}_$version/vfio_main.c
     if [ ! -s "$kept" ]; then
         echo "fetching $package $version (about 150 MB, once)" >&2
-        (cd "$work" && apt-get download -q "$package=$version") >"$work/apt.log" 2>&1 || {
-            cat "$work/apt.log" >&2
-            missing "$package $version cannot be downloaded"
-        }
+        # A mirror may fail once.
+        for pause in 5 15 0; do
+            (cd "$work" && apt-get download -q "$package=$version") >"$work/apt.log" 2>&1 && break
+            [ "$pause" != 0 ] || {
+                cat "$work/apt.log" >&2
+                missing "$package $version cannot be downloaded"
+            }
+            sleep "$pause"
+        done
         # The second tar ends as soon as it has the file, and the first with it.
         dpkg-deb --fsys-tarfile "$work/$package"_*.deb 2>"$work/tar.log" |
             tar -xO "./usr/src/$package.tar.xz" 2>>"$work/tar.log" |
