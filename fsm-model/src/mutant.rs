@@ -49,11 +49,11 @@ pub const MUTANTS: &[Mutant] = mutants! {
     ResetKeepsData in ALL => "bytes-of-this-life",
     IgnoreFlags in STOP_COPY => "state-has-flags",
     StopsShort in ALL => "set-arrives",
-    LeaksLock in ALL => "lock-released" "reset-runs",
+    LeaksLock in ALL => "reset-runs" "lock-released",
     NoRoomNoMove in ALL => "moved-without-fd",
     ErrorLeftBySet in ALL => "error-until-reset",
     EndOfStreamMoves in ALL => "only-set-and-reset-move",
-    CloseFdEndsSession in ALL => "closing-fd-keeps-session",
+    CloseFdCancels in ALL => "closing-fd-keeps-session",
     DeadPollHangs in ALL => "dead-poll-returns",
     GetSaysRunning in ALL => "get-tells",
 };

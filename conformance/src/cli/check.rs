@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::fs;
-use std::io::BufWriter;
+use std::io::{self, BufWriter, Write};
 use std::path::PathBuf;
 
 use clap::Args;
@@ -85,7 +85,10 @@ impl Findings {
         let mut caught = |what: &str, by: &str, found: Option<Counterexample>| {
             let steps = found.as_ref().map(|found| found.steps.len());
             let run = found.as_ref().map(ToString::to_string);
-            counterexamples.extend(found.map(|found| (what.to_owned(), found)));
+            // More than one property may claim a bug, and traces have names of their own.
+            let first = !counterexamples.iter().any(|(name, _)| name == what);
+            let name = if first { what.to_owned() } else { format!("{what}-by-{by}") };
+            counterexamples.extend(found.map(|found| (name, found)));
             Caught { what: what.to_owned(), by: by.to_owned(), steps, run }
         };
         let mutants = MUTANTS
@@ -177,10 +180,9 @@ pub(crate) fn run(arguments: &Arguments, output: &mut Output) -> Result {
             .iter()
             .map(|(name, found)| counterexample(found, name))
             .collect();
-        let file =
-            fs::File::create(path).map_err(|error| format!("{}: {error}", path.display()))?;
-        trace::write(&traces, &mut BufWriter::new(file))
-            .map_err(|error| format!("{}: {error}", path.display()))?;
+        let fail = |error: io::Error| format!("{}: {error}", path.display());
+        let mut file = BufWriter::new(fs::File::create(path).map_err(fail)?);
+        trace::write(&traces, &mut file).and_then(|()| file.flush()).map_err(fail)?;
     }
     Ok(findings.is_good())
 }

@@ -44,7 +44,8 @@ impl Output {
     }
 
     pub(crate) fn flush(&mut self) -> io::Result<()> {
-        if let Some(json) = &self.json {
+        // A command that writes a format of its own to standard output has found nothing to add.
+        if let Some(json) = self.json.as_ref().filter(|json| !json.is_empty()) {
             let mut stdout = io::stdout();
             serde_json::to_writer_pretty(&stdout, json)?;
             writeln!(stdout)?;

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! `vfio-conform replay`: traces on a device.
 
+use std::collections::HashSet;
 use std::fs::File;
 use std::io::{self, BufReader, Write};
 use std::path::PathBuf;
@@ -159,13 +160,26 @@ fn load(arguments: &Arguments) -> Result<Vec<Trace>> {
     if arguments.traces.is_empty() {
         return arguments.selection.generate();
     }
-    let mut traces = Vec::new();
+    let mut traces: Vec<Trace> = Vec::new();
+    let mut names = HashSet::new();
     for path in &arguments.traces {
         let fail = |error: &dyn std::error::Error| format!("{}: {error}", path.display());
         let file = File::open(path).map_err(|error| fail(&error))?;
-        traces.extend(trace::read(BufReader::new(file)).map_err(|error| fail(&error))?);
+        let read = trace::read(BufReader::new(file)).map_err(|error| fail(&error))?;
+        if let Some(twice) = read.iter().find(|trace| names.contains(&trace.header.name)) {
+            let name = &twice.header.name;
+            let path = path.display();
+            return Err(format!("{path}: a second trace of the name {name:?}").into());
+        }
+        names.extend(read.iter().map(|trace| trace.header.name.clone()));
+        traces.extend(read);
     }
-    arguments.selection.filter(traces)
+    let traces = arguments.selection.filter(traces)?;
+    if arguments.from >= traces.len() {
+        let (from, count) = (arguments.from, traces.len());
+        return Err(format!("--from {from}: there are {count} traces, counted from 0").into());
+    }
+    Ok(traces)
 }
 
 /// Tells what happens as it happens: a bar for a person, lines for a program.

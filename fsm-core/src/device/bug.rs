@@ -76,8 +76,8 @@ bugs! {
     ErrorLeftBySet = "error-left-by-set",
     /// The end of the stream in STOP_COPY takes the device to STOP.
     EndOfStreamMoves = "end-of-stream-moves",
-    /// The user's close of his data_fd ends the session.
-    CloseFdEndsSession = "close-fd-ends-session",
+    /// The user's close of his data_fd cancels: the device goes back to RUNNING.
+    CloseFdCancels = "close-fd-cancels",
     /// Who polls a dead data_fd waits for ever (mlx5, B23).
     DeadPollHangs = "dead-poll-hangs",
     /// GET says RUNNING whatever the state is.

@@ -219,7 +219,7 @@ impl DeviceFsm {
         at.session()
     }
 
-    pub(super) fn end_session(&mut self, actions: &mut impl ArcActions) {
+    fn end_session(&mut self, actions: &mut impl ArcActions) {
         if self.session.take().is_some() {
             actions.end_session();
         }

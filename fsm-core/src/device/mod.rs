@@ -201,8 +201,8 @@ impl<A: ArcActions + DeviceData, const FDS: usize> Device<A, FDS> {
             Op::Pread { fd, .. } | Op::Seek { fd } => Err(self.fds.no_position(fd)),
             Op::FdFlags { fd } => self.fds.flags(fd).map(Reply::FdFlags),
             Op::CloseFd { fd } => {
-                if self.fsm.planted().is(Bug::CloseFdEndsSession) && self.is_live(fd) {
-                    self.fsm.end_session(&mut self.actions);
+                if self.fsm.planted().is(Bug::CloseFdCancels) && self.is_live(fd) {
+                    let _moved = self.fsm.set_state(State::Running.into(), &mut self.actions);
                 }
                 self.fds.close(fd).map(|()| Reply::Ok)
             }

@@ -1,0 +1,693 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! The program as its user meets it: exit codes, messages, JSON, files and pipes. Whatever it is
+//! given, it does not panic.
+#![expect(clippy::expect_used, clippy::panic, reason = "helpers of tests fail as tests do")]
+
+use std::ffi::OsStr;
+use std::fs;
+use std::io::{BufRead, BufReader};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use serde_json::Value;
+use tempfile::TempDir;
+
+/// Longer than anything takes, on a busy machine, without optimisation.
+const PATIENCE: Duration = Duration::from_secs(300);
+
+/// How a run ended.
+struct Ran {
+    code: Option<i32>,
+    out: String,
+    err: String,
+}
+
+/// Run the program to its end, which is never a panic.
+fn run<A: AsRef<OsStr>>(arguments: impl IntoIterator<Item = A>) -> Ran {
+    let mut command = assert_cmd::cargo::cargo_bin_cmd!("vfio-conform");
+    let output = command.args(arguments).timeout(PATIENCE).output().expect("it can be run");
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    let ran =
+        Ran { code: output.status.code(), out: text(&output.stdout), err: text(&output.stderr) };
+    assert!(!ran.err.contains("panicked"), "{}", ran.err);
+    ran
+}
+
+impl Ran {
+    /// The exit code, with everything said if it is another one.
+    #[track_caller]
+    fn ends_with(self, code: i32) -> Self {
+        let Self { code: is, out, err } = &self;
+        let out: String = out.chars().take(2000).collect();
+        assert_eq!(*is, Some(code), "\nstdout: {out}\nstderr: {err}");
+        self
+    }
+
+    /// A complaint that has all of this, and nothing on standard output.
+    #[track_caller]
+    fn complains_of(self, all: &[&str]) {
+        let ran = self.ends_with(2);
+        assert_eq!(ran.out, "", "a complaint belongs on standard error");
+        for text in all {
+            assert!(ran.err.contains(text), "{text:?} is not in: {}", ran.err);
+        }
+    }
+
+    fn json(&self) -> Value {
+        serde_json::from_str(&self.out).unwrap_or_else(|error| panic!("{error}: {}", self.out))
+    }
+}
+
+fn directory() -> TempDir {
+    tempfile::tempdir().expect("a temporary directory")
+}
+
+fn file(directory: &TempDir, name: &str, content: impl AsRef<[u8]>) -> PathBuf {
+    let path = directory.path().join(name);
+    fs::write(&path, content).expect("the temporary directory takes files");
+    path
+}
+
+fn text(path: &Path) -> &str {
+    path.to_str().expect("the names of these tests are text")
+}
+
+/// The names of the planted bugs, as the program gives them to a user who guesses.
+fn bugs() -> Vec<String> {
+    let ran = run(["replay", "--target", "reference:?"]).ends_with(2);
+    let (_, list) = ran.err.split_once("there are ").expect("the complaint lists them");
+    let list = list.lines().next().expect("a line");
+    list.split(", ").map(str::to_owned).collect()
+}
+
+fn counts(ran: &Ran) -> Value {
+    ran.json()["replay"]["counts"].clone()
+}
+
+// ---------------------------------------------------------------------------------------------
+// Exit codes
+
+#[test]
+fn without_arguments_it_does_the_main_job() {
+    let ran = run([""; 0]).ends_with(0);
+    for text in ["model, level 1", "suites", "0 fail", "planted bugs", "all good"] {
+        assert!(ran.out.contains(text), "{text:?} is not in: {}", ran.out);
+    }
+    assert!(!ran.out.contains("FAIL"), "{}", ran.out);
+}
+
+#[test]
+fn a_failing_verdict_is_1() {
+    let ran = run(["replay", "--target", "reference:reset-keeps-state"]).ends_with(1);
+    assert!(ran.out.contains("FAIL: "), "{}", ran.out);
+    assert!(ran.out.contains("expected "), "{}", ran.out);
+    // Its beginning is on the screen and all of it in the JSON, and both say how much that is.
+    assert!(ran.out.contains("failures more; --json has them all"), "{}", ran.out);
+    run(["replay", "--target", "reference"]).ends_with(0);
+}
+
+#[test]
+fn help_says_what_the_exit_codes_mean() {
+    let ran = run(["--help"]).ends_with(0);
+    assert!(ran.out.contains("0 all good, 1 a verdict failed, 2 wrong use"), "{}", ran.out);
+    for command in ["run", "check", "generate", "replay", "lab"] {
+        assert!(ran.out.contains(command), "{command}");
+        run([command, "--help"]).ends_with(0);
+    }
+    run(["--version"]).ends_with(0);
+}
+
+/// Wrong use is 2, and says what would have been right.
+#[test]
+fn wrong_use_is_2() {
+    let cases: &[(&[&str], &[&str])] = &[
+        (&["bogus"], &["bogus", "--help"]),
+        (&["replay", "--bogus"], &["--bogus", "--help"]),
+        (&["replay", "--suite", "bogus"], &["bogus", "arcs, resets, fds, streams"]),
+        (&["replay", "--target", "bogus"], &["bogus", "reference, reference:BUG or kernel:DEVICE"]),
+        (&["replay", "--target", "reference:bogus"], &["bogus", "reset-keeps-state"]),
+        (&["replay", "--target", "kernel:"], &["kernel:", "kernel:DEVICE"]),
+        (&["replay", "--target", "kernel:a,b,c"], &["kernel:a,b,c", "at most two devices"]),
+        (&["replay", "--touch", "7"], &["7", "REGION:OFFSET"]),
+        (&["replay", "--from", "-1"], &["-1", "--help"]),
+        (&["replay", "--deviations", "bogus"], &["bogus", "mtty", "specs/deviations/README.md"]),
+        (&["replay", "--only", "["], &["--only <GLOB>", "[", "position"]),
+        (&["replay", "--only", "bogus/*"], &["no trace is selected", "generate --out -"]),
+        (&["generate", "--out", "-", "--only", "bogus/*"], &["no trace is selected"]),
+        (&["lab", "--only", "bogus/*"], &["no trace is selected"]),
+        (&["lab", "--watchdog", "soon"], &["soon", "--watchdog"]),
+    ];
+    for (arguments, says) in cases {
+        run(*arguments).complains_of(says);
+    }
+}
+
+// ---------------------------------------------------------------------------------------------
+// Trace files that are none
+
+const HEADER: &str = r#"{"vfio-fsm-trace":1,"name":"a/b","features":7}"#;
+const STEP: &str = r#"{"op":"reset","expect":"ok"}"#;
+const RESUME: &str = r#"{"op":{"set_state":{"to":"RESUMING"}},"expect":{"fd":1}}"#;
+const SAVE: &str = r#"{"op":{"read":{"fd":1,"len":9}},"into":0,"expect":{"errno":"EBADF"}}"#;
+
+/// A file of these lines.
+fn lines(lines: &[&str]) -> Vec<u8> {
+    let mut text = lines.join("\n").into_bytes();
+    text.push(b'\n');
+    text
+}
+
+fn write(bytes: &str) -> String {
+    format!(r#"{{"op":{{"write":{{"fd":1,"bytes":{bytes}}}}},"expect":"written"}}"#)
+}
+
+/// Each with the line that is wrong, and what the message says of it.
+fn malformed() -> Vec<(&'static str, Vec<u8>, usize, &'static [&'static str])> {
+    let header = |from: &str, to: &str| HEADER.replace(from, to);
+    let step = |from: &str, to: &str| STEP.replace(from, to);
+    let binary: Vec<u8> =
+        (0..4096_u32).map(|n| (n.wrapping_mul(2_654_435_761) >> 11) as u8).collect();
+    const FORMAT: &str = "specs/trace-format.md";
+    vec![
+        ("not-json", lines(&["hello"]), 1, &["expected value", FORMAT]),
+        ("not-an-object", lines(&[HEADER, "17"]), 2, &[FORMAT]),
+        ("an-array", lines(&["[1,\"a/b\",7,[],null]"]), 1, &[FORMAT]),
+        ("binary", binary, 1, &[FORMAT]),
+        ("nul-bytes", vec![0; 100], 1, &[FORMAT]),
+        (
+            "not-utf8",
+            lines(&[HEADER]).into_iter().map(|b| if b == b'a' { 0xff } else { b }).collect(),
+            1,
+            &[FORMAT],
+        ),
+        (
+            "unknown-key",
+            lines(&[HEADER, &step("{", r#"{"colour":1,"#)]),
+            2,
+            &["colour", "`same_as`", FORMAT],
+        ),
+        (
+            "unknown-key-of-header",
+            lines(&[&header("{", r#"{"colour":1,"#)]),
+            1,
+            &["colour", "`covers`", FORMAT],
+        ),
+        (
+            "key-twice",
+            lines(&[HEADER, &step("{", r#"{"op":"reset","#)]),
+            2,
+            &["duplicate field `op`", FORMAT],
+        ),
+        (
+            "unknown-op",
+            lines(&[HEADER, STEP, &step("reset", "explode")]),
+            3,
+            &["explode", "`set_state`", FORMAT],
+        ),
+        (
+            "unknown-expectation",
+            lines(&[HEADER, &step("ok", "fine")]),
+            2,
+            &["fine", "`any_of`", FORMAT],
+        ),
+        (
+            "unknown-state",
+            lines(&[HEADER, &RESUME.replace("RESUMING", "JUMPING")]),
+            2,
+            &["unknown device_state \"JUMPING\"", FORMAT],
+        ),
+        (
+            "unknown-errno",
+            lines(&[HEADER, &SAVE.replace("EBADF", "EODD")]),
+            2,
+            &["unknown errno \"EODD\"", FORMAT],
+        ),
+        (
+            "state-over-32-bits",
+            lines(&[HEADER, &RESUME.replace("\"RESUMING\"", "4294967296")]),
+            2,
+            &["over 32 bits", FORMAT],
+        ),
+        (
+            "no-expectation",
+            lines(&[HEADER, r#"{"op":"reset"}"#]),
+            2,
+            &["missing field `expect`", FORMAT],
+        ),
+        (
+            "illegal-features",
+            lines(&[&header("7", "6"), STEP]),
+            1,
+            &["0x6 are not a legal set", FORMAT],
+        ),
+        (
+            "newer-version",
+            lines(&[&header(":1,", r#":2,"colour":1,"#), STEP]),
+            1,
+            &["version 2", "reads version 1", "a newer one"],
+        ),
+        ("version-0", lines(&[&header(":1,", ":0,"), STEP]), 1, &["version 0", "reads version 1"]),
+        (
+            "version-beyond-u32",
+            lines(&[&header(":1,", ":4294967297,"), STEP]),
+            1,
+            &["version 4294967297", "reads version 1"],
+        ),
+        ("version-no-number", lines(&[&header(":1,", ":\"1\","), STEP]), 1, &[FORMAT]),
+        (
+            "step-before-header",
+            lines(&[STEP, HEADER, STEP]),
+            1,
+            &["before the first header", "vfio-fsm-trace"],
+        ),
+        (
+            "name-twice",
+            lines(&[HEADER, STEP, HEADER, STEP]),
+            3,
+            &["a second trace", "\"a/b\"", "unique"],
+        ),
+        ("empty", Vec::new(), 1, &["no trace in the file", "vfio-conform generate"]),
+        ("blank", b"\n \n\n".to_vec(), 1, &["no trace in the file"]),
+        ("header-only", lines(&[HEADER]), 1, &["\"a/b\" has no step", "cut off"]),
+        (
+            "header-before-header",
+            lines(&[HEADER, &header("a/b", "c")]),
+            1,
+            &["\"a/b\" has no step"],
+        ),
+        ("cut-off", lines(&[HEADER, STEP, &STEP[..17]]), 3, &["EOF while parsing", FORMAT]),
+        (
+            "cut-off-with-the-line",
+            lines(&[HEADER, STEP])[..HEADER.len() + 10].to_vec(),
+            2,
+            &["EOF while parsing", FORMAT],
+        ),
+        (
+            "device-7",
+            lines(&[HEADER, &step("{", r#"{"device":7,"#)]),
+            2,
+            &["device is 0 or 1", FORMAT],
+        ),
+        (
+            "device-255",
+            lines(&[HEADER, &step("{", r#"{"device":255,"#)]),
+            2,
+            &["device is 0 or 1", FORMAT],
+        ),
+        ("device-256", lines(&[HEADER, &step("{", r#"{"device":256,"#)]), 2, &["256", FORMAT]),
+        (
+            "slot-never-filled",
+            lines(&[HEADER, RESUME, &write(r#"{"slot":{"slot":0}}"#)]),
+            3,
+            &["no earlier step", FORMAT],
+        ),
+        (
+            "slot-8",
+            lines(&[HEADER, &SAVE.replace("\"into\":0", "\"into\":8")]),
+            2,
+            &["numbered 0 to 7", FORMAT],
+        ),
+        (
+            "same-as-nothing",
+            lines(&[HEADER, &SAVE.replace("into", "same_as")]),
+            2,
+            &["no earlier step", FORMAT],
+        ),
+        (
+            "part-2-of-2",
+            lines(&[HEADER, SAVE, &write(r#"{"slot":{"slot":0,"part":2,"of":2}}"#)]),
+            3,
+            &["part counts from 0", FORMAT],
+        ),
+        (
+            "part-of-0",
+            lines(&[HEADER, SAVE, &write(r#"{"slot":{"slot":0,"of":0}}"#)]),
+            3,
+            &["part counts from 0", FORMAT],
+        ),
+        (
+            "fill-too-large",
+            lines(&[HEADER, RESUME, &write(r#"{"fill":{"byte":0,"len":67108865}}"#)]),
+            3,
+            &["67108864", FORMAT],
+        ),
+        (
+            "fill-beyond-u32",
+            lines(&[HEADER, RESUME, &write(r#"{"fill":{"byte":0,"len":4294967296}}"#)]),
+            3,
+            &["4294967296", FORMAT],
+        ),
+        ("odd-hex", lines(&[HEADER, RESUME, &write(r#"{"hex":"abc"}"#)]), 3, &[FORMAT]),
+        (
+            "until-end-of-reset",
+            lines(&[HEADER, &step("{", r#"{"until_end":true,"#)]),
+            2,
+            &["until_end", "read", FORMAT],
+        ),
+        (
+            "nested-too-deep",
+            lines(&[
+                HEADER,
+                &step(
+                    "\"ok\"",
+                    &format!("{}\"ok\"{}", "{\"any_of\":[".repeat(200), "]}".repeat(200)),
+                ),
+            ]),
+            2,
+            &["recursion limit", FORMAT],
+        ),
+    ]
+}
+
+#[test]
+fn a_malformed_file_is_refused_with_its_line() {
+    let directory = directory();
+    for (name, content, line, says) in malformed() {
+        let path = file(&directory, name, content);
+        let place = format!("{}: line {line}: ", path.display());
+        let says: Vec<_> = [place.as_str()].into_iter().chain(says.iter().copied()).collect();
+        run(["replay", "--traces", text(&path)]).complains_of(&says);
+    }
+    // What they are made of is not what is wrong with them.
+    let good = lines(&[HEADER, STEP, "", STEP, &HEADER.replace("a/b", "c"), SAVE]);
+    let good = file(&directory, "good", good);
+    run(["replay", "--traces", text(&good)]).ends_with(0);
+}
+
+#[test]
+fn a_line_without_end_is_refused() {
+    let directory = directory();
+    let mut content = lines(&[HEADER, STEP]);
+    content.resize(content.len() + (16 << 20) + 1, b' ');
+    let path = file(&directory, "long", content);
+    let place = format!("{}: line 3: ", path.display());
+    run(["replay", "--traces", text(&path)]).complains_of(&[&place, "longer than 16777216 bytes"]);
+}
+
+#[test]
+fn what_is_no_file_is_refused() {
+    let directory = directory();
+    let missing = directory.path().join("missing");
+    run(["replay", "--traces", text(&missing)]).complains_of(&[text(&missing), "No such file"]);
+    let path = text(directory.path());
+    run(["replay", "--traces", path]).complains_of(&[path, "directory"]);
+    let good = file(&directory, "good", lines(&[HEADER, STEP]));
+    // One bad file of two is as bad.
+    run(["replay", "--traces", text(&good), "--traces", text(&missing)])
+        .complains_of(&[text(&missing)]);
+}
+
+#[test]
+fn a_name_in_two_files_is_refused() {
+    let directory = directory();
+    let first = file(&directory, "first", lines(&[HEADER, STEP]));
+    let second = file(&directory, "second", lines(&[HEADER, STEP]));
+    run(["replay", "--traces", text(&first), "--traces", text(&second)]).complains_of(&[
+        text(&second),
+        "a second trace",
+        "\"a/b\"",
+    ]);
+}
+
+#[test]
+fn beginning_after_the_end_is_refused() {
+    let directory = directory();
+    let path = file(&directory, "one", lines(&[HEADER, STEP]));
+    run(["replay", "--traces", text(&path), "--from", "0"]).ends_with(0);
+    run(["replay", "--traces", text(&path), "--from", "1"]).complains_of(&["--from", "1 trace"]);
+}
+
+// ---------------------------------------------------------------------------------------------
+// Devices that are none
+
+#[test]
+fn a_device_that_is_none_is_refused() {
+    let directory = directory();
+    let missing = directory.path().join("device");
+    let cases: &[(&str, &[&str])] = &[
+        (
+            "/dev/null",
+            &["\"/dev/null\" names no device", "0000:01:00.0", "/dev/vfio/devices/vfio0"],
+        ),
+        ("0000:zz:00.0", &["0000:zz:00.0", "PCI address"]),
+        ("0000:ff:1f.9", &["0000:ff:1f.9", "PCI address"]),
+        ("ffff:ff:1f.7", &["no device at", "ffff:ff:1f.7", "ls /sys/bus/pci/devices"]),
+        ("/dev/vfio/devices/vfio4294967", &["/dev/vfio/devices/vfio4294967", "ls "]),
+        ("00000000-0000-0000-0000-000000000000", &["00000000-0000-0000-0000-000000000000"]),
+        (text(&missing), &[text(&missing)]),
+        (",", &["no device was named"]),
+    ];
+    for (device, says) in cases {
+        run(["replay", "--target", &format!("kernel:{device}")]).complains_of(says);
+    }
+}
+
+// ---------------------------------------------------------------------------------------------
+// Where output goes
+
+/// A path that nobody can write to, root included: below a regular file.
+fn unwritable(directory: &TempDir) -> PathBuf {
+    file(directory, "regular-file", "").join("below")
+}
+
+#[test]
+fn an_unwritable_place_is_named() {
+    let directory = directory();
+    let path = unwritable(&directory);
+    let says = [text(&path), "Not a directory"];
+    run(["generate", "--out", text(&path)]).complains_of(&says);
+    let cache = ["lab", "--only", "fds/full/RUNNING/same-state", "--cache", text(&path)];
+    run(cache).complains_of(&says);
+}
+
+#[test]
+fn a_full_disk_is_no_success() {
+    let Ok(full) = fs::File::options().write(true).open("/dev/full") else { return };
+    // The second is small enough to wait in a buffer until the very end.
+    let small = ["generate", "--out", "-", "--only", "fds/full/RUNNING/same-state"];
+    let large = ["generate", "--out", "-"];
+    for arguments in [&large[..], &small, &["replay"], &["replay", "--json"]] {
+        let mut command = Command::new(assert_cmd::cargo::cargo_bin!("vfio-conform"));
+        let full = full.try_clone().expect("a second descriptor");
+        let output = command.args(arguments).stdout(full).stderr(Stdio::piped()).output();
+        let output = output.expect("it can be run");
+        let err = String::from_utf8_lossy(&output.stderr);
+        assert!(err.contains("No space left"), "{arguments:?}: {err}");
+        assert!(!err.contains("panicked"), "{err}");
+        assert_eq!(output.status.code(), Some(2), "{arguments:?}");
+    }
+}
+
+#[test]
+fn a_full_disk_is_no_success_for_counterexamples() {
+    if !Path::new("/dev/full").exists() {
+        return;
+    }
+    let ran = run(["check", "--counterexamples", "/dev/full"]).ends_with(2);
+    assert!(ran.err.contains("/dev/full: No space left"), "{}", ran.err);
+}
+
+/// Whoever reads may stop reading.
+#[test]
+fn a_closed_pipe_is_no_error() {
+    let cases: &[&[&str]] =
+        &[&["generate", "--out", "-"], &["replay", "--events"], &["replay", "--json"], &["replay"]];
+    for arguments in cases {
+        for lines in [0, 1] {
+            let mut command = Command::new(assert_cmd::cargo::cargo_bin!("vfio-conform"));
+            command.args(*arguments).stdout(Stdio::piped()).stderr(Stdio::piped());
+            let mut child = command.spawn().expect("it can be run");
+            let mut reader = BufReader::new(child.stdout.take().expect("it is piped"));
+            for _ in 0..lines {
+                let len = reader.read_line(&mut String::new()).expect("a line");
+                assert!(len > 0, "{arguments:?} says something");
+            }
+            drop(reader);
+            let output = child.wait_with_output().expect("it ends");
+            let err = String::from_utf8_lossy(&output.stderr);
+            assert_eq!(err, "", "{arguments:?}");
+            assert_eq!(output.status.code(), Some(0), "{arguments:?}");
+        }
+    }
+}
+
+// ---------------------------------------------------------------------------------------------
+// JSON
+
+#[track_caller]
+fn has_keys(value: &Value, expected: &[&str]) {
+    let object = value.as_object().unwrap_or_else(|| panic!("{value} is no object"));
+    let mut keys: Vec<_> = object.keys().map(String::as_str).collect();
+    let mut expected = expected.to_vec();
+    keys.sort_unstable();
+    expected.sort_unstable();
+    assert_eq!(keys, expected);
+}
+
+/// For what grows: nothing that was there goes away.
+#[track_caller]
+fn has_at_least(value: &Value, expected: &[&str]) {
+    for key in expected {
+        assert!(value.get(key).is_some(), "{key} is not in {value}");
+    }
+}
+
+const REPORT: &[&str] = &["target", "counts", "ops", "seconds", "traces", "unused_deviations"];
+
+#[test]
+fn run_says_it_all_in_json() {
+    let json = run(["--json"]).ends_with(0).json();
+    has_keys(&json, &["model", "suites", "replay", "planted_bugs"]);
+    has_keys(&json["model"], &["spaces", "properties", "mutants", "refutation"]);
+    let spaces = json["model"]["spaces"].as_array().expect("a list");
+    assert_eq!(spaces.len(), 4);
+    let space = ["features", "states", "transitions", "depth", "seconds", "failures"];
+    has_at_least(&spaces[0], &space);
+    has_at_least(&json["model"]["refutation"], &["what", "by", "steps"]);
+    has_keys(&json["suites"], &["arcs", "resets", "fds", "streams", "model"]);
+    has_keys(&json["suites"]["arcs"], &["traces", "steps"]);
+    has_keys(&json["replay"], REPORT);
+    let mut bugs = bugs();
+    bugs.sort_unstable();
+    has_keys(&json["planted_bugs"], &bugs.iter().map(String::as_str).collect::<Vec<_>>());
+    for (bug, trace) in json["planted_bugs"].as_object().expect("an object") {
+        assert!(trace.is_string(), "{bug} fails a trace");
+    }
+}
+
+#[test]
+fn replay_says_every_verdict_in_json() {
+    let ran =
+        run(["replay", "--json", "--suite", "fds", "--target", "reference:close-keeps-state"]);
+    let json = ran.ends_with(1).json();
+    has_keys(&json, &["replay"]);
+    let report = &json["replay"];
+    has_keys(report, REPORT);
+    has_keys(&report["counts"], &["pass", "fail", "deviation", "not_applicable"]);
+    let traces = report["traces"].as_array().expect("a list");
+    let failed: Vec<_> = traces.iter().filter(|trace| trace["verdict"] == "fail").collect();
+    assert_eq!(report["counts"]["fail"], failed.len());
+    has_keys(failed[0], &["trace", "verdict", "step", "op", "expected", "seen"]);
+    let passed = traces.iter().find(|trace| trace["verdict"] == "pass").expect("some pass");
+    has_keys(passed, &["trace", "verdict"]);
+}
+
+/// As each trace begins and ends, a line.
+#[test]
+fn events_are_lines_of_json() {
+    let ran = run(["replay", "--events", "--only", "fds/full/RUNNING/*"]).ends_with(0);
+    let lines: Vec<Value> =
+        ran.out.lines().map(|line| serde_json::from_str(line).expect("a line of JSON")).collect();
+    let (done, pairs) = lines.split_last().expect("some lines");
+    assert_eq!(done["event"], "done");
+    assert!(!pairs.is_empty() && pairs.len() % 2 == 0);
+    for (index, pair) in pairs.chunks(2).enumerate() {
+        has_keys(&pair[0], &["event", "index", "trace"]);
+        has_keys(&pair[1], &["event", "index", "trace", "ops", "verdict"]);
+        assert_eq!((&pair[0]["event"], &pair[1]["event"]), (&"begin".into(), &"verdict".into()));
+        assert_eq!(pair[0]["trace"], pair[1]["trace"]);
+        assert_eq!(pair[0]["index"], index);
+    }
+}
+
+/// What goes to standard output in a form of its own is not followed by a JSON object.
+#[test]
+fn json_leaves_other_formats_alone() {
+    let only = ["--only", "fds/full/RUNNING/*"];
+    for command in [&["generate", "--out", "-"][..], &["replay", "--events"]] {
+        let plain = run(command.iter().chain(&only)).ends_with(0);
+        let json = run(command.iter().chain(&only).chain(&["--json"])).ends_with(0);
+        assert_eq!(plain.out, json.out, "{command:?}");
+    }
+}
+
+// ---------------------------------------------------------------------------------------------
+// Files that the program writes are files that it reads
+
+#[test]
+fn generated_files_give_the_same_verdicts() {
+    let directory = directory();
+    let out = directory.path().join("some/where");
+    let json = run(["generate", "--json", "--out", text(&out)]).ends_with(0).json();
+    has_keys(&json, &["files"]);
+    let files = json["files"].as_array().expect("a list");
+    has_keys(&files[0], &["file", "traces", "steps"]);
+    let suites = ["arcs", "resets", "fds", "streams", "model"];
+    assert_eq!(files.len(), suites.len());
+    let mut written: Vec<_> = fs::read_dir(&out)
+        .expect("the directory is made")
+        .map(|entry| entry.expect("an entry").file_name().into_string().expect("text"))
+        .collect();
+    written.sort_unstable();
+    let mut expected = suites.map(|suite| format!("{suite}.jsonl"));
+    expected.sort_unstable();
+    assert_eq!(written, expected, "nothing half-written is left");
+    for target in ["reference", "reference:reset-keeps-session"] {
+        let code = i32::from(target != "reference");
+        let target = ["replay", "--json", "--target", target];
+        let mut from_files: Vec<&str> = target.to_vec();
+        for file in files {
+            from_files.extend(["--traces", file["file"].as_str().expect("a path")]);
+        }
+        let direct = run(target).ends_with(code);
+        let from_files = run(from_files).ends_with(code);
+        assert_eq!(counts(&direct), counts(&from_files));
+        let traces = |ran: &Ran| ran.json()["replay"]["traces"].clone();
+        assert_eq!(traces(&direct), traces(&from_files));
+        let sum = files.iter().map(|file| file["traces"].as_u64().expect("a number")).sum::<u64>();
+        assert_eq!(traces(&direct).as_array().map(|all| all.len() as u64), Some(sum));
+    }
+}
+
+#[test]
+fn standard_output_has_the_same_traces() {
+    let directory = directory();
+    let select = ["--suite", "streams", "--only", "streams/p2p/*"];
+    let ran = run(["generate", "--out", "-"].iter().chain(&select)).ends_with(0);
+    let path = file(&directory, "streams", ran.out);
+    let from_file = run(["replay", "--json", "--traces", text(&path)]).ends_with(0);
+    let direct = run(["replay", "--json"].iter().chain(&select)).ends_with(0);
+    assert_eq!(counts(&from_file), counts(&direct));
+    // --only chooses from files too.
+    let one = ["replay", "--json", "--traces", text(&path), "--only", "*/damaged-zeros"];
+    assert_eq!(counts(&run(one).ends_with(0))["pass"], 1);
+}
+
+#[test]
+fn every_planted_bug_fails_a_verdict() {
+    let bugs = bugs();
+    assert!(bugs.len() >= 29, "{bugs:?}");
+    for bug in bugs {
+        let ran = run(["replay", "--json", "--target", &format!("reference:{bug}")]).ends_with(1);
+        let counts = counts(&ran);
+        assert_ne!(counts["fail"], 0, "{bug}: {counts}");
+        assert_ne!(counts["pass"], 0, "{bug} does not break everything: {counts}");
+    }
+}
+
+/// The model's counterexamples pass on the device, and on each bug one that is against it fails.
+#[test]
+fn counterexamples_tell_bug_from_device() {
+    let directory = directory();
+    let path = directory.path().join("counterexamples");
+    run(["check", "--counterexamples", text(&path)]).ends_with(0);
+    let all = run(["replay", "--json", "--traces", text(&path)]).ends_with(0).json();
+    let traces = all["replay"]["traces"].as_array().expect("a list");
+    let names: Vec<_> = traces.iter().filter_map(|trace| trace["trace"].as_str()).collect();
+    assert_eq!(names.len(), traces.len());
+    for bug in bugs() {
+        // The first is named after the bug, what other properties find after them too.
+        let more = format!("{bug}-by-");
+        let against = |name: &&&str| {
+            name.split('/').any(|part| part == bug || part.starts_with(more.as_str()))
+        };
+        let fails = |name: &&str| {
+            let target = format!("reference:{bug}");
+            let only = ["replay", "--traces", text(&path), "--only", name, "--target", &target];
+            run(only).code == Some(1)
+        };
+        let told = names.iter().filter(against).any(fails);
+        assert!(told, "{bug}: none of {names:?} fails");
+    }
+}
