@@ -127,6 +127,16 @@ impl Report {
     }
 }
 
+/// The whole reason is for the list; here it is enough to know which one it is.
+fn first_sentence(reason: &str) -> String {
+    let words: Vec<_> = reason.split_whitespace().collect();
+    let text = words.join(" ");
+    match text.split_once(". ") {
+        Some((first, _)) => format!("{first}."),
+        None => text,
+    }
+}
+
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Counts { pass, fail, deviation, not_applicable } = self.counts;
@@ -148,10 +158,13 @@ impl fmt::Display for Report {
         }
         for (id, count) in self.deviations() {
             let reason = self.reasons.get(id).map_or("", String::as_str);
-            writeln!(f, "  deviation x{count}: {id}: {}", reason.trim())?;
+            writeln!(f, "  deviation x{count}: {id}: {}", first_sentence(reason))?;
         }
         for id in &self.unused_deviations {
             writeln!(f, "  FAIL: the known deviation {id} did not show: drop it from the list")?;
+        }
+        if fail + pass + deviation == 0 {
+            writeln!(f, "  FAIL: nothing was tested")?;
         }
         for (trace, mismatch) in self.failures().take(SHOWN_FAILURES) {
             writeln!(f, "  FAIL: {trace}: {mismatch}")?;

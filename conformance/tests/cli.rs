@@ -512,6 +512,18 @@ fn a_closed_pipe_is_no_error() {
     }
 }
 
+/// And it does not turn a failed verdict into a good one.
+#[test]
+fn a_closed_pipe_does_not_hide_a_verdict() {
+    for arguments in [&["--json"][..], &[]] {
+        let mut command = Command::new(assert_cmd::cargo::cargo_bin!("vfio-conform"));
+        command.args(["replay", "--target", "reference:reset-keeps-state"]).args(arguments);
+        let mut child = command.stdout(Stdio::piped()).spawn().expect("it can be run");
+        drop(child.stdout.take());
+        assert_eq!(child.wait().expect("it ends").code(), Some(1), "{arguments:?}");
+    }
+}
+
 // ---------------------------------------------------------------------------------------------
 // JSON
 

@@ -84,7 +84,9 @@ fn an_entry_is_as_narrow_as_it_says() {
 /// A report in which nothing was tested is not a good one.
 #[test]
 fn nothing_tested_is_not_good() {
-    assert!(!Report::new("nothing").is_good());
+    let report = Report::new("nothing");
+    assert!(!report.is_good());
+    assert!(report.to_string().contains("FAIL: nothing was tested"));
 }
 
 /// The lists that ship are well formed, and what they say is broken are requirements.

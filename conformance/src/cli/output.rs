@@ -33,25 +33,33 @@ impl Output {
                 json.insert(key.to_owned(), serde_json::to_value(finding)?);
                 Ok(())
             }
-            None => write!(io::stdout(), "{finding}"),
+            None => unless_gone(write!(io::stdout(), "{finding}")),
         }
     }
 
     /// A line of text that JSON does not have.
     #[cfg(feature = "check")]
     pub(crate) fn line(&self, text: impl Display) -> io::Result<()> {
-        if self.json.is_some() { Ok(()) } else { writeln!(io::stdout(), "{text}") }
+        if self.json.is_some() { Ok(()) } else { unless_gone(writeln!(io::stdout(), "{text}")) }
     }
 
     pub(crate) fn flush(&mut self) -> io::Result<()> {
         // A command that writes a format of its own to standard output has found nothing to add.
         if let Some(json) = self.json.as_ref().filter(|json| !json.is_empty()) {
             let mut stdout = io::stdout();
-            serde_json::to_writer_pretty(&stdout, json)?;
-            writeln!(stdout)?;
+            let text = serde_json::to_string_pretty(json)?;
+            unless_gone(writeln!(stdout, "{text}"))?;
         }
-        io::stdout().flush()
+        unless_gone(io::stdout().flush())
     }
+}
+
+/// Whoever reads our output may have gone, as `head` does. The verdict is still due.
+fn unless_gone(result: io::Result<()>) -> io::Result<()> {
+    result.or_else(|error| match error.kind() {
+        io::ErrorKind::BrokenPipe => Ok(()),
+        _ => Err(error),
+    })
 }
 
 /// A bar on standard error, drawn only on a terminal and only when it takes a while.
@@ -88,7 +96,7 @@ pub(crate) fn complain(error: &dyn Error) {
     let _ = writeln!(io::stderr(), "{text}");
 }
 
-/// Whether whoever reads our output has gone, as `head` does: no error of ours.
+/// Whether whoever reads the traces or events that we write has gone: no error of ours.
 pub(crate) fn is_broken_pipe(error: &(dyn Error + 'static)) -> bool {
     let kind = error.downcast_ref::<io::Error>().map(io::Error::kind);
     kind == Some(io::ErrorKind::BrokenPipe)
