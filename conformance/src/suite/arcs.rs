@@ -2,7 +2,7 @@
 //! From every state, however reached, a SET of every state and of numbers that are none: the
 //! answer, the state after, and what became of the data_fds.
 
-use vfio_fsm_core::{Direction, Errno, Fault, Fd, Features, Leaves, Op, RawState, Route, State};
+use vfio_fsm_core::{Direction, Errno, Fault, Features, Leaves, Op, RawState, Route, State};
 
 use crate::suite::Suite;
 use crate::suite::script::{READ, Script};
@@ -29,18 +29,12 @@ pub(super) fn generate(features: Features) -> Vec<Trace> {
 
 /// Which of the data_fds still work, in a way that fits each.
 fn probe_fds(script: &mut Script) {
-    let last = script.last_fd().map_or(0, |fd| fd.0);
-    for fd in (1..=last).map(Fd) {
-        match script.way(fd) {
-            Some(Direction::Saving) => {
-                script.op(Op::PrecopyInfo { fd }).op(Op::Read { fd, len: READ });
-            }
+    for (fd, way) in script.open_fds() {
+        match way {
+            Direction::Saving => script.op(Op::PrecopyInfo { fd }).op(Op::Read { fd, len: READ }),
             // What is written here is no stream yet, and nothing comes after it.
-            Some(Direction::Resuming) => {
-                script.op(Op::Poll { fd });
-            }
-            None => {}
-        }
+            Direction::Resuming => script.op(Op::Poll { fd }),
+        };
     }
 }
 

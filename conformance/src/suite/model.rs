@@ -64,17 +64,11 @@ pub(crate) fn to_trace(counterexample: &Counterexample, name: &str) -> Trace {
         script.op(Op::Open);
     }
     script.op(Op::GetState);
-    let last = script.last_fd().map_or(0, |fd| fd.0);
-    for fd in (1..=last).map(Fd) {
-        match script.way(fd) {
-            Some(Direction::Saving) => {
-                script.op(Op::PrecopyInfo { fd }).op(Op::Read { fd, len: READ });
-            }
-            Some(Direction::Resuming) => {
-                script.write(fd, Data::Fill { byte: b'F', len: 1 });
-            }
-            None => {}
-        }
+    for (fd, way) in script.open_fds() {
+        match way {
+            Direction::Saving => script.op(Op::PrecopyInfo { fd }).op(Op::Read { fd, len: READ }),
+            Direction::Resuming => script.write(fd, Data::Fill { byte: b'F', len: 1 }),
+        };
     }
     script.finish()
 }

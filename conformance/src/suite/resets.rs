@@ -172,8 +172,7 @@ fn inside_set(features: Features) -> Vec<Trace> {
         for to in State::ALL.into_iter().filter(|&to| features.has(to)) {
             let mut script = way.script.named(&format!("inside-SET-{to}"));
             script.op(Op::SetState { to: to.into(), fault: Some(Fault::ResetInside) }).get();
-            let last = script.last_fd().map_or(0, |fd| fd.0);
-            for fd in (1..=last).map(Fd) {
+            for (fd, _) in script.open_fds() {
                 ask_dead(&mut script, fd);
             }
             second_session(&mut script, None);

@@ -112,6 +112,14 @@ impl Script {
         self.devices[usize::from(self.at)].fds().last()
     }
 
+    /// The open data_fds in the order of opening, and which way each goes.
+    pub(super) fn open_fds(&self) -> Vec<(Fd, Direction)> {
+        let open = self.devices[usize::from(self.at)].fds().open();
+        let mut open: Vec<_> = open.map(|open| (open.fd, open.direction)).collect();
+        open.sort_unstable();
+        open
+    }
+
     /// Which way the data_fd goes, if it is open.
     pub(super) fn way(&self, fd: Fd) -> Option<Direction> {
         self.devices[usize::from(self.at)].fds().get(fd).map(|open| open.direction)
