@@ -41,6 +41,9 @@ pub struct Header {
     pub name: String,
     /// The `VFIO_MIGRATION_*` flags of the device that the trace is for.
     pub features: Features,
+    /// How many steps follow, so that a file that was cut off is not taken for a whole one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub steps: Option<usize>,
     /// The requirements that a pass is evidence for.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub covers: Vec<Cow<'static, str>>,
@@ -406,6 +409,18 @@ pub enum Problem {
     /// A header and nothing after it.
     #[error("the trace {0:?} has no step; has the file been cut off?")]
     Stepless(String),
+    /// Fewer steps, or more, than the header says.
+    #[error(
+        "the trace {name:?} has {seen} steps and should have {said}; has the file been cut off?"
+    )]
+    Cut {
+        /// The trace.
+        name: String,
+        /// What its header says.
+        said: usize,
+        /// What there is.
+        seen: usize,
+    },
     /// No trace at all.
     #[error("no trace in the file; `vfio-conform generate` writes some")]
     Empty,
@@ -449,7 +464,7 @@ pub fn read(mut input: impl BufRead) -> Result<Vec<Trace>, TraceError> {
                 if !names.insert(header.name.clone()) {
                     return Err(fail(Problem::Twice(header.name)));
                 }
-                not_stepless(traces.last(), header_at)?;
+                is_whole(traces.last(), header_at)?;
                 traces.push(Trace { header, steps: Vec::new() });
                 (slots, header_at) = (Filled::default(), line);
             }
@@ -460,20 +475,23 @@ pub fn read(mut input: impl BufRead) -> Result<Vec<Trace>, TraceError> {
             }
         }
     }
-    not_stepless(traces.last(), header_at)?;
+    is_whole(traces.last(), header_at)?;
     if traces.is_empty() {
         return Err(TraceError { line: 1, problem: Problem::Empty });
     }
     Ok(traces)
 }
 
-fn not_stepless(trace: Option<&Trace>, line: usize) -> Result<(), TraceError> {
-    match trace {
-        Some(Trace { header, steps }) if steps.is_empty() => {
-            Err(TraceError { line, problem: Problem::Stepless(header.name.clone()) })
-        }
-        _ => Ok(()),
-    }
+/// Whether a trace, whose header stands in this line, has all its steps.
+fn is_whole(trace: Option<&Trace>, line: usize) -> Result<(), TraceError> {
+    let Some(Trace { header, steps }) = trace else { return Ok(()) };
+    let (name, seen) = (header.name.clone(), steps.len());
+    let problem = match header.steps {
+        Some(said) if said != seen => Problem::Cut { name, said, seen },
+        _ if seen == 0 => Problem::Stepless(name),
+        _ => return Ok(()),
+    };
+    Err(TraceError { line, problem })
 }
 
 /// Which slots the steps so far have filled.

@@ -61,6 +61,21 @@ fn counterexamples_fail_on_their_bug() {
     }
 }
 
+/// A file that was cut off at the end of a line is not taken for a whole one.
+#[test]
+fn a_file_that_was_cut_off_is_refused() {
+    let mut file = Vec::new();
+    trace::write(&Suite::Fds.generate(Features::STOP_COPY), &mut file).expect("memory takes it");
+    let text = String::from_utf8(file).expect("it is text");
+    let lines: Vec<_> = text.lines().collect();
+    let whole = |count: usize| trace::read(lines[..count].join("\n").as_bytes());
+    assert!(whole(lines.len()).is_ok());
+    for count in lines.len() - 3..lines.len() {
+        let error = whole(count).expect_err("cut off").to_string();
+        assert!(error.contains("cut off"), "{error}");
+    }
+}
+
 /// A device that loads other bytes than were saved, and says nothing, is found by the round trips.
 #[test]
 fn a_wrong_load_is_seen() {

@@ -334,6 +334,7 @@ fn trace() -> impl Strategy<Value = Trace> {
             version: trace::VERSION,
             name: "fuzz".to_owned(),
             features,
+            steps: None,
             covers: Vec::new(),
             dangerous: None,
         };
@@ -388,6 +389,7 @@ proptest! {
             prop_assert_eq!(bytes, expected);
         }
         let mut writes = SEEDS[0].clone();
+        writes.header.steps = None;
         let read = Op::Read { fd: Fd(1), len: 9 };
         let write = Op::Write { fd: Fd(1), bytes: data };
         writes.steps = vec![Step { into: Some(0), ..plain(read) }, plain(write)];

@@ -44,6 +44,7 @@ impl Script {
             version: VERSION,
             name: format!("{suite}/{}/{name}", features.slug()),
             features,
+            steps: None,
             covers: covers.iter().map(|id| Cow::Borrowed(*id)).collect(),
             dangerous: None,
         };
@@ -80,6 +81,7 @@ impl Script {
     }
 
     pub(super) fn finish(mut self) -> Trace {
+        self.trace.header.steps = Some(self.trace.steps.len());
         self.trace.header.covers.sort();
         self.trace
     }
