@@ -248,7 +248,7 @@ impl<A: ArcActions + DeviceData, const FDS: usize> Device<A, FDS> {
                 Ok(Reply::EndOfStream(EndOfStream::Permanent))
             }
             0 => Ok(Reply::EndOfStream(EndOfStream::Temporary)),
-            len => Ok(Reply::Bytes(&buf[..len])),
+            len => Ok(Reply::Bytes(&buf[..len.min(room)])),
         }
     }
 
