@@ -79,8 +79,8 @@ pub fn check(features: Features) -> Checked {
     let started = Instant::now();
     let checker = Protocol::new(features).checker().spawn_bfs().join();
     let model = checker.model();
-    let judged: Vec<_> = PROPERTIES.iter().map(|property| property.id).zip(0..).collect();
-    let judged: Vec<_> = judged.into_iter().map(|(id, index)| (id, model.judged(index))).collect();
+    let numbered = PROPERTIES.iter().enumerate();
+    let judged: Vec<_> = numbered.map(|(index, it)| (it.id, model.judged(index))).collect();
     let seen = checker.unique_state_count();
     let mut failures: Vec<Failure> = broken(&checker).map(Failure::Broken).collect();
     let committed = Features::SETS.iter().position(|&set| set == features).map(|i| STATES[i]);

@@ -54,11 +54,6 @@ impl Protocol {
         self.planted
     }
 
-    /// What is checked.
-    pub const fn checked_properties(&self) -> &'static [Property] {
-        self.properties
-    }
-
     /// How often the n-th property had something to judge.
     pub fn judged(&self, property: usize) -> u64 {
         self.judged[property].load(Ordering::Relaxed)

@@ -143,11 +143,6 @@ impl<A: ArcActions + DeviceData, const FDS: usize> Device<A, FDS> {
         &self.actions
     }
 
-    /// What acts, for the world around the device: a guest that dirties it, a test that breaks it.
-    pub const fn actions_mut(&mut self) -> &mut A {
-        &mut self.actions
-    }
-
     /// Whether a read from `fd` would reach a session that is alive.
     pub fn is_live(&self, fd: Fd) -> bool {
         self.fds.get(fd).is_some_and(|entry| self.fsm.session() == Some(entry.epoch))
