@@ -2,9 +2,10 @@
 //! The alphabet: what can be done to a migratable device, and what it answers.
 //!
 //! The core's device consumes [`Op`]s, models act in them, traces are lists of them with the
-//! expected [`Reply`], backends carry them out, recordings of real VMMs are made of them. The
-//! parameter `B` is how bytes are carried: `&[u8]` where an op is executed, a description of the
-//! bytes in a trace.
+//! expected [`Reply`], backends carry them out, recordings of real VMMs are made of them, and the
+//! VMM's sessions emit them. The parameter `B` is how bytes are carried: `&[u8]` where an op is
+//! executed, a description of the bytes in a trace. The parameter `F` is what a data_fd is: its
+//! number in a trace, and in a VMM the descriptor itself, which a reply hands over and an op borrows.
 
 use core::fmt;
 
@@ -28,7 +29,7 @@ impl fmt::Display for Fd {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[cfg_attr(feature = "serde", serde(rename_all = "snake_case", deny_unknown_fields))]
-pub enum Op<B> {
+pub enum Op<B, F = Fd> {
     /// Open the device (again).
     Open,
     /// Close the device; its data_fds may stay open.
@@ -54,61 +55,61 @@ pub enum Op<B> {
     /// `read(2)` from a data_fd.
     Read {
         /// Which data_fd.
-        fd: Fd,
+        fd: F,
         /// Bytes asked for.
         len: u32,
     },
     /// `IORING_OP_READ` from a data_fd.
     UringRead {
         /// Which data_fd.
-        fd: Fd,
+        fd: F,
         /// Bytes asked for.
         len: u32,
     },
     /// `pread(2)` from, and `pwrite(2)` to, a data_fd are refused: this is the `pread`.
     Pread {
         /// Which data_fd.
-        fd: Fd,
+        fd: F,
         /// Bytes asked for.
         len: u32,
     },
     /// `write(2)` to a data_fd.
     Write {
         /// Which data_fd.
-        fd: Fd,
+        fd: F,
         /// What to write.
         bytes: B,
     },
     /// `lseek(2)` on a data_fd.
     Seek {
         /// Which data_fd.
-        fd: Fd,
+        fd: F,
     },
     /// `poll(2)` on a data_fd, without waiting.
     Poll {
         /// Which data_fd.
-        fd: Fd,
+        fd: F,
     },
     /// `VFIO_MIG_GET_PRECOPY_INFO` on a data_fd.
     PrecopyInfo {
         /// Which data_fd.
-        fd: Fd,
+        fd: F,
     },
     /// `F_GETFL` and `F_GETFD` of a data_fd.
     FdFlags {
         /// Which data_fd.
-        fd: Fd,
+        fd: F,
     },
     /// `close(2)` of the user's data_fd.
     CloseFd {
         /// Which data_fd.
-        fd: Fd,
+        fd: F,
     },
     /// The guest touches the device, so that its state depends on this value.
     Touch(u8),
 }
 
-impl<B> Op<B> {
+impl<B, F> Op<B, F> {
     /// `SET` of this state with nothing going wrong.
     pub fn set(to: impl Into<RawState>) -> Self {
         Self::SetState { to: to.into(), fault: None }
@@ -139,17 +140,16 @@ impl<B> Op<B> {
     }
 
     /// The same op with its bytes carried another way.
-    pub fn map<C>(self, carry: impl FnOnce(B) -> C) -> Op<C> {
+    pub fn map<C>(self, carry: impl FnOnce(B) -> C) -> Op<C, F> {
         self.map_both(|fd| fd, carry)
     }
 
     /// The same op on another data_fd, if it is on one.
-    #[must_use]
-    pub fn map_fd(self, rename: impl FnOnce(Fd) -> Fd) -> Self {
+    pub fn map_fd<G>(self, rename: impl FnOnce(F) -> G) -> Op<B, G> {
         self.map_both(rename, |bytes| bytes)
     }
 
-    fn map_both<C>(self, rename: impl FnOnce(Fd) -> Fd, carry: impl FnOnce(B) -> C) -> Op<C> {
+    fn map_both<C, G>(self, rename: impl FnOnce(F) -> G, carry: impl FnOnce(B) -> C) -> Op<C, G> {
         match self {
             Self::Open => Op::Open,
             Self::Close => Op::Close,
@@ -173,7 +173,7 @@ impl<B> Op<B> {
     }
 }
 
-impl<B> fmt::Display for Op<B> {
+impl<B, F: fmt::Display> fmt::Display for Op<B, F> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Open => f.write_str("open"),
@@ -249,7 +249,7 @@ pub enum Leaves {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[cfg_attr(feature = "serde", serde(rename_all = "snake_case"))]
-pub enum Reply<B> {
+pub enum Reply<B, F = Fd> {
     /// Done, and nothing to say.
     Ok,
     /// The `VFIO_MIGRATION_*` flags.
@@ -257,7 +257,7 @@ pub enum Reply<B> {
     /// The device_state.
     State(RawState),
     /// `SET` succeeded: with a fresh data_fd, or with none (`data_fd == -1`).
-    Fd(Option<Fd>),
+    Fd(Option<F>),
     /// What was read: at least one byte, unless none was asked for.
     Bytes(B),
     /// How many bytes were taken.
@@ -276,15 +276,24 @@ pub enum Reply<B> {
     Errno(Errno),
 }
 
-impl<B> Reply<B> {
+impl<B, F> Reply<B, F> {
     /// The same reply with its bytes carried another way.
-    pub fn map<C>(self, carry: impl FnOnce(B) -> C) -> Reply<C> {
+    pub fn map<C>(self, carry: impl FnOnce(B) -> C) -> Reply<C, F> {
+        self.map_both(|fd| fd, carry)
+    }
+
+    /// The same reply with its data_fd, if it has one, turned into something else.
+    pub fn map_fd<G>(self, adopt: impl FnOnce(F) -> G) -> Reply<B, G> {
+        self.map_both(adopt, |bytes| bytes)
+    }
+
+    fn map_both<C, G>(self, adopt: impl FnOnce(F) -> G, carry: impl FnOnce(B) -> C) -> Reply<C, G> {
         match self {
             Self::Bytes(bytes) => Reply::Bytes(carry(bytes)),
             Self::Ok => Reply::Ok,
             Self::Features(flags) => Reply::Features(flags),
             Self::State(state) => Reply::State(state),
-            Self::Fd(fd) => Reply::Fd(fd),
+            Self::Fd(fd) => Reply::Fd(fd.map(adopt)),
             Self::Written(len) => Reply::Written(len),
             Self::EndOfStream(end) => Reply::EndOfStream(end),
             Self::Size(size) => Reply::Size(size),
@@ -296,7 +305,7 @@ impl<B> Reply<B> {
     }
 }
 
-impl<B: fmt::Debug> fmt::Display for Reply<B> {
+impl<B: fmt::Debug, F: fmt::Display> fmt::Display for Reply<B, F> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Ok => f.write_str("ok"),

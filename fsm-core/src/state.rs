@@ -240,7 +240,7 @@ pub struct Features {
 }
 
 /// Flags that are not one of the four legal sets (R3).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, thiserror::Error)]
 #[error(
     "migration flags {flags:#x} are not a legal set: STOP_COPY (0x1) must be there, P2P (0x2) and \
      PRE_COPY (0x4) may be, and nothing else is defined; treat the device as not migratable"

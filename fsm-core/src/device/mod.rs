@@ -25,6 +25,7 @@ pub use memory::Memory;
 use crate::arc::Arc;
 use crate::op::{EndOfStream, Errno, Fault, Fd, Leaves, Op, PrecopyInfo, Readiness, Reply};
 use crate::state::{Direction, Features, RawState, State};
+use crate::vmm::Port;
 
 /// What one particular device does on an arc. The core decides when, in which order, and what
 /// follows; calls come strictly one after another, under the state lock.
@@ -299,6 +300,15 @@ impl<A: ArcActions + DeviceData, const FDS: usize> Device<A, FDS> {
         while self.gate.unlock(|| self.locked = false) == Unlock::ResetFirst {
             self.fsm.reset(&mut self.actions);
         }
+    }
+}
+
+/// For sessions of the VMM's side: data_fds by their numbers.
+impl<A: ArcActions + DeviceData, const FDS: usize> Port for Device<A, FDS> {
+    type Fd = Fd;
+
+    fn apply<'b>(&mut self, op: Op<&[u8], &Fd>, buf: &'b mut [u8]) -> Reply<&'b [u8]> {
+        Self::apply(self, op.map_fd(|fd| *fd), buf)
     }
 }
 
