@@ -35,6 +35,7 @@ pub mod device;
 mod diagram;
 mod op;
 mod state;
+pub mod vmm;
 
 pub use arc::{Arc, Refused, Route, SessionEffect, Why, allowed, arcs, next_hop};
 pub use diagram::{Dot, Mermaid};
