@@ -36,6 +36,7 @@
 //! # Features
 //!
 //! * `io-uring`: [`Op::UringRead`]. Without it, that op answers `EOPNOTSUPP`.
+//! * `dma-logging`: the module `dma_logging`, which memory the device writes. Needs vm-memory.
 //!
 //! [`Op`]: vfio_fsm_core::Op
 //! [`Op::UringRead`]: vfio_fsm_core::Op::UringRead
@@ -45,6 +46,8 @@
 mod anomaly;
 mod data_fds;
 mod device;
+#[cfg(feature = "dma-logging")]
+pub mod dma_logging;
 mod error;
 mod limit;
 mod open;
