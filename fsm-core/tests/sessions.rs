@@ -327,7 +327,7 @@ fn restarts_come_to_an_end() {
     assert!(matches!(source.verdict(), Verdict::Aborted { .. }), "what is not offered is abort");
 }
 
-/// V7, V3: the last resort is a reset, and then the guest's device is lost by us; if that fails,
+/// V7, V3, C41: the last resort is a reset, and then the guest's device is lost by us; if that fails,
 /// the device is stuck, and the fds are closed all the same.
 #[test]
 fn the_last_resort_says_what_it_cost() {
@@ -354,7 +354,7 @@ fn the_last_resort_says_what_it_cost() {
     assert_eq!(source.device.fds().open().count(), 0, "R10");
 }
 
-/// V4, R22: a reset by the VMM is carried out while the guest runs, and refused while it is frozen.
+/// V4, R22, C43: a reset by the VMM is carried out while the guest runs, and refused while it is frozen.
 #[test]
 fn a_reset_is_held_back_in_the_freeze() {
     let mut source = live(Features::ALL);
@@ -419,7 +419,7 @@ fn a_snapshot_goes_back() {
     }
 }
 
-/// The destination's word is waited for if the plan says so, and again behind a REINIT.
+/// R35: the destination's word is waited for if the plan says so.
 #[test]
 fn ready_needs_the_acknowledgement() {
     let mut source = Source::new(Features::ALL, Plan { ack: true, ..Plan::LIVE });
@@ -428,12 +428,32 @@ fn ready_needs_the_acknowledgement() {
     assert!(!source.saver.status().ready, "nothing was sent that could have been acknowledged");
     source.event(Event::Ack);
     assert!(source.saver.status().ready);
+}
 
-    source.event(Event::Tick);
-    let Step::Do(Op::PrecopyInfo { .. }) = source.saver.step() else { panic!() };
-    let info = PrecopyInfo { initial_bytes: 8, dirty_bytes: 0, reinit: true };
-    source.saver.reply(Reply::Info(info)).unwrap();
-    assert!(!source.saver.status().ready);
+/// C44, C47: behind a REINIT the source is not ready until the new initial bytes are sent; the flag
+/// counts only if the kernel has agreed to report it.
+#[test]
+fn a_reinit_is_judged_anew() {
+    for agreed in [true, false] {
+        let mut source = live(Features::ALL);
+        source.run_to(|op| *op == Op::OptInPrecopyV2);
+        source.errno = (!agreed).then_some(Errno::ENOTTY);
+        source.run();
+        assert!(source.saver.status().ready);
+        source.event(Event::Tick);
+        let Step::Do(Op::PrecopyInfo { .. }) = source.saver.step() else { panic!() };
+        let info = PrecopyInfo { initial_bytes: 8, dirty_bytes: 0, reinit: true };
+        source.saver.reply(Reply::Info(info)).unwrap();
+        assert_eq!(source.saver.status().ready, !agreed);
+        let initial = |source: &Source| {
+            let sent = source.sent.iter();
+            sent.filter(|(frame, _)| matches!(frame, Frame::InitialBytesSent { .. })).count()
+        };
+        assert_eq!(initial(&source), 1);
+        source.run();
+        assert!(source.saver.status().ready);
+        assert_eq!(initial(&source), if agreed { 2 } else { 1 });
+    }
 }
 
 /// What a session did not ask for is refused, and changes nothing.
