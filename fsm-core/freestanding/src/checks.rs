@@ -7,7 +7,7 @@ use core::hint::black_box;
 
 use vfio_fsm_core::device::{ArcActions, ArcFailure, Device, DeviceData, Memory};
 use vfio_fsm_core::vmm::frame::{Crc, Decoder, Encoder, FIRST_EPOCH, Frame, Item, Limits};
-use vfio_fsm_core::vmm::{Event, LoadPlan, Loader, Plan, Port, Saver, Step, Wait};
+use vfio_fsm_core::vmm::{self, Event, LoadPlan, Loader, Plan, Port, Saver, Wait};
 use vfio_fsm_core::{
     Arc, Dot, EndOfStream, Errno, Fault, Fd, Features, IllegalFeatures, Leaves, Mermaid, Op,
     PrecopyInfo, Reply, Route, State, arcs, next_hop,
@@ -321,24 +321,22 @@ fn sessions() -> bool {
         (Saver::new(Plan { chunk: 2, ..Plan::LIVE }), Loader::new(LoadPlan::default()));
     let mut buf = [0; 2];
     for _ in 0..black_box(200) {
-        let (frame, payload) = match saver.step() {
-            Step::Do(op) => {
+        let told = match saver.step() {
+            vmm::Step::Do(op) => {
                 let reply = Port::apply(&mut source, op.map(|never| match never {}), &mut buf);
-                if saver.reply(reply.map(|bytes| bytes.len() as u32)).is_err() {
-                    return false;
-                }
-                continue;
+                saver.reply(reply.map(|bytes| bytes.len() as u32)).is_ok()
             }
-            Step::Send(frame) => (frame, buf),
-            Step::Call(_) if saver.called(true).is_ok() => continue,
-            Step::Wait(_) if saver.event(Event::Switchover).is_ok() => continue,
-            Step::End(verdict) => {
-                let moved = target.actions().registers() == source.actions().registers();
-                return verdict.is_complete() && moved && *target.actions().registers() == [5; 3];
+            vmm::Step::Send(frame) => {
+                load(&mut loader, &mut target, Some(frame), &buf) && saver.sent().is_ok()
             }
-            _ => return false,
+            vmm::Step::Call(_) => saver.called(true).is_ok(),
+            vmm::Step::Wait(_) => saver.event(Event::Switchover).is_ok(),
+            vmm::Step::End(verdict) => {
+                return verdict.is_complete() && *target.actions().registers() == [5; 3];
+            }
+            vmm::Step::Decide(_) => false,
         };
-        if !load(&mut loader, &mut target, Some(frame), &payload) || saver.sent().is_err() {
+        if !told {
             return false;
         }
     }
@@ -354,18 +352,18 @@ fn load(
 ) -> bool {
     for _ in 0..black_box(40) {
         let told = match loader.step() {
-            Step::Do(op) => {
+            vmm::Step::Do(op) => {
                 let reply = Port::apply(target, op.map(|piece| piece.of(payload)), &mut []);
                 loader.reply(reply.map(|bytes| bytes.len() as u32)).is_ok()
             }
-            Step::Call(_) => loader.called(true).is_ok(),
-            Step::Wait(Wait::Frame) => match frame.take() {
+            vmm::Step::Call(_) => loader.called(true).is_ok(),
+            vmm::Step::Wait(Wait::Frame) => match frame.take() {
                 Some(frame) => loader.frame(frame).is_ok(),
                 None => return true,
             },
-            Step::Wait(_) => loader.event(Event::Run).is_ok(),
-            Step::End(verdict) => return verdict.is_complete(),
-            Step::Send(_) | Step::Decide(_) => false,
+            vmm::Step::Wait(_) => loader.event(Event::Run).is_ok(),
+            vmm::Step::End(verdict) => return verdict.is_complete(),
+            vmm::Step::Send(_) | vmm::Step::Decide(_) => false,
         };
         if !told {
             return false;
