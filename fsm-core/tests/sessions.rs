@@ -556,6 +556,20 @@ fn progress_needs_time() {
     assert!(progress.bytes_per_second().is_some());
 }
 
+/// Whether a copy converges is seen against the least that was left, and anew behind a restart.
+#[test]
+fn convergence_is_seen() {
+    let mut progress = Progress::default();
+    let mut look = |left: u64| {
+        progress.looked(&Status { initial_bytes: left / 2, dirty_bytes: left / 2, ..Status::NONE });
+        progress.stalled_looks()
+    };
+    assert_eq!([100, 60, 80, 60, 40, 40].map(&mut look), [0, 0, 1, 2, 0, 1]);
+    progress.restarted();
+    progress.looked(&Status { dirty_bytes: 1000, ..Status::NONE });
+    assert_eq!(progress.stalled_looks(), 0);
+}
+
 #[derive(Clone)]
 struct Castagnoli(u32);
 
