@@ -43,6 +43,7 @@
 #![deny(unsafe_op_in_unsafe_fn)]
 
 mod anomaly;
+mod calls;
 mod data_fds;
 mod device;
 mod error;
