@@ -27,6 +27,8 @@ pub struct Saving<P: Port, S, O = ()> {
     waited: bool,
     /// It goes home to come back, and not because the migration is lost.
     returns: bool,
+    /// A frame was not sent as a whole, and so nothing more is; and why.
+    torn: Option<Cause>,
     work: Work<O>,
 }
 
@@ -48,15 +50,15 @@ impl<P: Port, S> Saving<P, S> {
         let mut buffer = Buffer::new(plan.chunk as usize);
         let sending = Some(Sending { left: buffer.prepend(&header, 0), frame: None });
         let (saver, work) = (Saver::new(plan), Work::new(()));
-        let (waited, returns) = (false, false);
-        Ok(Self { port, sink, saver, encoder, buffer, sending, waited, returns, work })
+        let (waited, returns, torn) = (false, false, None);
+        Ok(Self { port, sink, saver, encoder, buffer, sending, waited, returns, torn, work })
     }
 
     /// The same, watched.
     pub fn observed<O: Observer>(self, observer: O) -> Saving<P, S, O> {
-        let Self { port, sink, saver, encoder, buffer, sending, waited, returns, work } = self;
-        let work = work.observed(observer);
-        Saving { port, sink, saver, encoder, buffer, sending, waited, returns, work }
+        let Self { port, sink, saver, encoder, buffer, sending, waited, returns, .. } = self;
+        let (torn, work) = (self.torn, self.work.observed(observer));
+        Saving { port, sink, saver, encoder, buffer, sending, waited, returns, torn, work }
     }
 }
 
@@ -106,7 +108,18 @@ impl<P: Port<Fd: Clone>, S: Write, O: Observer> Session for Saving<P, S, O> {
     }
 
     fn event(&mut self, event: Event) -> Result<(), ResetRefused> {
-        self.saver.event(event)
+        let cause = match event {
+            Event::Cancel => Some(Cause::Cancelled),
+            Event::TimedOut => Some(Cause::TimedOut),
+            Event::PeerLost => Some(Cause::PeerLost),
+            _ => None,
+        };
+        self.saver.event(event)?;
+        // Who gives up does not wait for a sink that takes nothing.
+        if let (Some(cause), Some(sending)) = (cause, self.sending.take_if(|_| cause.is_some())) {
+            self.tear(cause, sending.frame);
+        }
+        Ok(())
     }
 
     fn standing(&self) -> Standing {
@@ -168,7 +181,9 @@ impl<P: Port<Fd: Clone>, S: Write, O: Observer> Saving<P, S, O> {
 
     fn begin(&mut self, frame: Frame) -> Interest {
         let len = if let Frame::Data { len, .. } = frame { len as usize } else { 0 };
-        match self.encoder.frame(frame, &self.buffer.payload()[..len]) {
+        // Less than there should be is refused by the encoder.
+        let payload = self.buffer.payload().get(..len).unwrap_or_default();
+        match self.encoder.frame(frame, payload) {
             Ok(bytes) => {
                 let left = self.buffer.prepend(&bytes, len);
                 self.send(Sending { left, frame: Some(frame) })
@@ -183,7 +198,6 @@ impl<P: Port<Fd: Clone>, S: Write, O: Observer> Saving<P, S, O> {
             match self.sink.write(self.buffer.get(left.clone())) {
                 Ok(0) => return self.lose(io::Error::from(ErrorKind::WriteZero).into(), *frame),
                 Ok(taken) => left.start += taken,
-                Err(error) if error.kind() == ErrorKind::Interrupted => {}
                 Err(error) => return self.stalled(error, sending),
             }
         }
@@ -208,31 +222,35 @@ impl<P: Port<Fd: Clone>, S: Write, O: Observer> Saving<P, S, O> {
     }
 
     fn stalled(&mut self, error: io::Error, sending: Sending) -> Interest {
-        match error.kind() {
-            ErrorKind::WouldBlock => {
-                self.sending = Some(sending);
-                Interest::Stream
-            }
-            _ => self.lose(error.into(), sending.frame),
-        }
+        let interest = match error.kind() {
+            ErrorKind::WouldBlock => Interest::Stream,
+            ErrorKind::Interrupted => Interest::Now,
+            _ => return self.lose(error.into(), sending.frame),
+        };
+        self.sending = Some(sending);
+        interest
     }
 
-    /// Nothing more reaches the other side. The session goes on, to bring the device home.
+    /// The stream has failed. The session goes on, to bring the device home.
     fn lose(&mut self, error: StreamError, frame: Option<Frame>) -> Interest {
         self.work.fail(error);
         self.tell(Event::PeerLost);
-        if frame.is_some() {
-            in_turn(self.saver.sent());
-        }
+        self.tear(Cause::PeerLost, frame);
         Interest::Now
     }
 
-    /// A snapshot whose last frame was lost is none, though its device is back where it was.
+    fn tear(&mut self, cause: Cause, frame: Option<Frame>) {
+        self.torn = self.torn.or(Some(cause));
+        if frame.is_some() {
+            // It was not, but then the session has been told to give up.
+            in_turn(self.saver.sent());
+        }
+    }
+
+    /// A snapshot without its last frame is none, though its device is back where it was.
     fn judge(&self, verdict: Verdict) -> Verdict {
-        match (verdict, &self.work.error) {
-            (Verdict::Complete { guest }, Some(_)) => {
-                Verdict::Aborted { cause: Cause::PeerLost, guest }
-            }
+        match (verdict, self.torn) {
+            (Verdict::Complete { guest }, Some(cause)) => Verdict::Aborted { cause, guest },
             _ => verdict,
         }
     }
