@@ -267,6 +267,7 @@ fn a_reset_anywhere_at_the_source() {
 fn check(outcome: &Outcome, stream: &[u8], features: Features, value: u8, what: &str) {
     assert!(outcome.error.is_none(), "{what}: {outcome:?}");
     assert!(!matches!(outcome.verdict, Verdict::Stuck { .. }), "{what}: {outcome:?}");
+    assert!(!outcome.standing.lost || !outcome.verdict.is_complete(), "{what}");
     let blank = device(features, 0);
     let port = DevicePort::new(blank.as_fd());
     let mut written = Written(Vec::new());

@@ -1,11 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! Streams that stall, break, lie or end too soon.
 
+use std::cell::RefCell;
 use std::io::{self, ErrorKind, Read, Write};
+use std::rc::Rc;
 
-use vfio_fsm_core::vmm::frame::{EncodeError, FrameError};
-use vfio_fsm_core::vmm::{Cause, Event, Guest, LoadPlan, Plan, Recovery, Then, Verdict};
-use vfio_fsm_core::{Features, Op, Reply, State};
+use vfio_fsm_core::vmm::frame::{EncodeError, Frame, FrameError};
+use vfio_fsm_core::vmm::{Cause, Event, Guest, LoadPlan, Plan, Port, Recovery, Then, Verdict};
+use vfio_fsm_core::{Fd, Features, Op, Reply, State};
 use vfio_fsm_kernel::session::{
     Interest, Loading, Observer, Outcome, Saving, Session, StreamError,
 };
@@ -334,6 +336,57 @@ fn a_chunk_is_one_write_without_a_copy() {
     assert_eq!((reads.len(), sees.writes), (6, 6 + 3));
     assert!(sees.payloads.len() >= 4);
     assert!(sees.payloads.iter().chain(&reads).all(|at| at % 4096 == 0 && *at == reads[0]));
+}
+
+/// An observer sees every op and its answer, in order, and data_fds by the numbers that the device
+/// gives them, also when there are several.
+#[test]
+fn an_observer_sees_what_the_device_sees() {
+    /// A port that writes down what it is asked and answers.
+    struct Recorded(Shared, Rc<RefCell<Vec<String>>>);
+    impl Port for Recorded {
+        type Fd = Fd;
+        fn apply<'b>(&mut self, op: Op<&[u8], &Fd>, buf: &'b mut [u8]) -> Reply<&'b [u8]> {
+            let asked = op.map_fd(|fd| *fd).to_string();
+            let reply = self.0.apply(op, buf);
+            self.1.borrow_mut().push(format!("{asked}: {reply}"));
+            reply
+        }
+    }
+    struct Records {
+        device: Shared,
+        asked: String,
+        lines: Vec<String>,
+        frames: usize,
+    }
+    impl Observer for Records {
+        fn before(&mut self, op: &Op<&[u8]>) {
+            self.asked = op.to_string();
+            if self.asked == "SET STOP_COPY" && self.frames == 4 {
+                self.device.apply(Op::Reset, &mut []);
+            }
+        }
+        fn after(&mut self, op: &Op<&[u8]>, reply: &Reply<&[u8]>) {
+            assert_eq!(self.asked, op.to_string());
+            self.lines.push(format!("{op}: {reply}"));
+        }
+        fn frame(&mut self, _frame: &Frame) {
+            self.frames += 1;
+        }
+    }
+    let (device, lines) = (Shared::new(Features::ALL, 7), Rc::default());
+    let records =
+        Records { device: device.clone(), asked: String::new(), lines: Vec::new(), frames: 0 };
+    let port = Recorded(device, Rc::clone(&lines));
+    let saving = Saving::new(plan(), COMPAT, port, io::sink()).unwrap();
+    let mut saving = saving.observed(records);
+    assert_eq!(pump(&mut saving).0, Verdict::Complete { guest: Guest::ResetByItself });
+    assert_eq!(saving.observer().lines, *lines.borrow());
+    assert!(lines.borrow().contains(&"SET STOP_COPY: ok, fd#2".to_owned()));
+    // Three chunks and INITIAL_BYTES_SENT; DISCARD, three chunks again, and END.
+    assert_eq!(saving.observer().frames, 4 + 5);
+    let standing = saving.standing();
+    assert_eq!((standing.progress.bytes(), standing.epoch, standing.lost), (10 + 10, 2, false));
 }
 
 /// Who does not wait for the header of a stream that does not come, gets away.
