@@ -161,7 +161,7 @@ fn a_sink_that_fails_at_any_byte() {
                 assert_eq!(outcome.verdict, aborted(Cause::PeerLost), "{left}");
                 let Some(StreamError::Io(seen)) = outcome.error else { panic!("{left}") };
                 assert_eq!(seen.kind(), error.unwrap_or(ErrorKind::WriteZero));
-                assert!(outcome.standing.lost);
+                assert!(outcome.standing.aborting);
                 device.ends(State::Running);
                 assert_eq!(device.value(), 7);
             }
@@ -386,7 +386,7 @@ fn an_observer_sees_what_the_device_sees() {
     // Three chunks and INITIAL_BYTES_SENT; DISCARD, three chunks again, and END.
     assert_eq!(saving.observer().frames, 4 + 5);
     let standing = saving.standing();
-    assert_eq!((standing.progress.bytes(), standing.epoch, standing.lost), (10 + 10, 2, false));
+    assert_eq!((standing.progress.bytes(), standing.epoch, standing.aborting), (10 + 10, 2, false));
 }
 
 /// Who does not wait for the header of a stream that does not come, gets away.
