@@ -33,11 +33,12 @@ struct Script {
     hooks: Vec<Hook>,
     evidence: Vec<Evidence>,
     recovery: Recovery,
+    waits: usize,
 }
 
 impl Script {
     fn new(recovery: Recovery) -> Self {
-        Self { hooks: Vec::new(), evidence: Vec::new(), recovery }
+        Self { hooks: Vec::new(), evidence: Vec::new(), recovery, waits: 0 }
     }
 }
 
@@ -53,6 +54,8 @@ impl Vmm for Script {
     }
 
     fn wait(&mut self, interest: &Interest, standing: &Standing) -> Option<Event> {
+        self.waits += 1;
+        assert!(self.waits < 1000, "comes to no end");
         match interest {
             Interest::Switchover => standing.left.ready.then_some(Event::Switchover),
             Interest::Run => Some(Event::Run),
