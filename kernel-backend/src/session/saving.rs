@@ -218,7 +218,7 @@ impl<P: Port<Fd: Clone>, S: Write, O: Observer> Saving<P, S, O> {
 
     /// The stream has failed. The session goes on, to bring the device home.
     fn lose(&mut self, error: StreamError, frame: Option<Frame>) -> Interest {
-        self.work.fail(error);
+        self.work.error = Some(error);
         self.tell(Event::PeerLost);
         self.tear(Cause::PeerLost, frame);
         Interest::Now
