@@ -23,6 +23,7 @@
 pub mod deviation;
 #[cfg(feature = "lab")]
 pub mod lab;
+pub mod migrate;
 pub mod replay;
 pub mod report;
 pub mod suite;
