@@ -43,12 +43,15 @@
 #![deny(unsafe_op_in_unsafe_fn)]
 
 mod anomaly;
+mod calls;
 mod data_fds;
 mod device;
 mod error;
 mod limit;
 mod open;
 mod path;
+mod port;
+pub mod session;
 #[expect(unsafe_code, reason = "ioctl, poll and io_uring have no safe wrapper that does for VFIO")]
 mod sys;
 
@@ -57,3 +60,4 @@ pub use device::KernelDevice;
 pub use error::{FreshError, TouchError, UringUnavailable};
 pub use open::OpenError;
 pub use path::{DevicePath, ParsePathError};
+pub use port::DevicePort;

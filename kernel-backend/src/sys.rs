@@ -186,11 +186,10 @@ pub(crate) fn adopt(number: RawFd) -> Option<OwnedFd> {
     there.then(|| unsafe { OwnedFd::from_raw_fd(number) })
 }
 
-/// A second fd for the same open file.
-pub(crate) fn duplicate(of: &impl AsRawFd) -> io::Result<OwnedFd> {
-    // SAFETY: `of` keeps its fd open while it is borrowed here.
-    let fd = unsafe { BorrowedFd::borrow_raw(of.as_raw_fd()) };
-    fd.try_clone_to_owned()
+/// The fd of something that has no `AsFd`, such as vfio-ioctls' devices.
+pub(crate) fn borrow(of: &impl AsRawFd) -> BorrowedFd<'_> {
+    // SAFETY: `of` keeps its fd open while it is borrowed.
+    unsafe { BorrowedFd::borrow_raw(of.as_raw_fd()) }
 }
 
 #[cfg(test)]
