@@ -40,6 +40,8 @@ pub(super) struct Side {
     pub(super) verdict: String,
     /// Whether the guest may not touch it.
     pub(super) frozen: bool,
+    /// The device was made to fail the last resort, a reset, or the look behind it.
+    pub(super) refused_at_last: bool,
     pub(super) state: Result<RawState, String>,
     /// What a snapshot taken afterwards reads, or why none could be taken.
     pub(super) image: Result<Image, String>,
@@ -60,8 +62,6 @@ pub(super) struct Run {
     pub(super) evidence: Option<Evidence>,
     pub(super) facts: Facts,
     pub(super) destination: Side,
-    /// Whether the destination's device refused its last resort.
-    pub(super) destination_refused: bool,
     /// When a reset by another process really came.
     pub(super) fell: Option<Fell>,
 }
@@ -177,7 +177,7 @@ pub(super) fn judge(run: &Run, images: &Images) -> Result<Outcome, String> {
     let outcome = match run.source.ended {
         Ended::Complete => complete(run, images),
         Ended::Aborted => aborted(run, images),
-        Ended::Stuck if run.facts.refused_at_last => Ok(Outcome::Stuck),
+        Ended::Stuck if run.source.refused_at_last => Ok(Outcome::Stuck),
         Ended::Stuck => Err("stuck, and the device refused nothing".to_owned()),
     }?;
     destination_gone(run, images)?;
@@ -226,7 +226,7 @@ fn destination_gone(run: &Run, images: &Images) -> Result<(), String> {
     let Run { destination, .. } = run;
     match destination.ended {
         Ended::Complete => return Ok(()),
-        Ended::Stuck if run.destination_refused => return Ok(()),
+        Ended::Stuck if destination.refused_at_last => return Ok(()),
         Ended::Stuck => return Err("the destination is stuck, and nobody refused it".to_owned()),
         Ended::Aborted => {}
     }

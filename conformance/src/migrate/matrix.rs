@@ -7,6 +7,7 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 use vfio_fsm_core::vmm::Evidence;
 
+use super::Error;
 use super::case::{Case, Choice, Sequence, When};
 use super::judge::{Fell, Images, Outcome, Run, judge};
 
@@ -15,9 +16,6 @@ const SHOWN_FAILURES: usize = 3;
 
 /// Two devices that migrations can be run on, each from a fresh start.
 pub(super) trait Bench {
-    /// Why a run could not be had.
-    type Error;
-
     fn describe(&self) -> String;
 
     fn images(&self) -> &Images;
@@ -30,7 +28,7 @@ pub(super) trait Bench {
         1
     }
 
-    fn run(&mut self, case: &Case, round: u32) -> Result<Run, Self::Error>;
+    fn run(&mut self, case: &Case, round: u32) -> Result<Run, Error>;
 }
 
 /// What happens while a matrix is run.
@@ -199,7 +197,7 @@ impl Matrix {
         bench: &mut B,
         from: usize,
         on: &mut dyn FnMut(Progress<'_>),
-    ) -> Result<Self, B::Error> {
+    ) -> Result<Self, Error> {
         let sequence = sequence(bench)?;
         let cases = sequence.cases(|op| bench.races(op));
         let target = bench.describe();
@@ -255,7 +253,7 @@ impl Matrix {
 }
 
 /// Learn from two runs what there is to disturb.
-fn sequence<B: Bench>(bench: &mut B) -> Result<Sequence, B::Error> {
+fn sequence<B: Bench>(bench: &mut B) -> Result<Sequence, Error> {
     let plain = bench.run(&Case::Undisturbed, 0)?.facts;
     let frozen = plain.frozen_from.unwrap_or(plain.ops.len());
     // The last read is the one that finds the end.

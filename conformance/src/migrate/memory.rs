@@ -2,18 +2,17 @@
 //! Migrations between two devices in memory, each side in its turn: first all that the source
 //! sends, then the destination. So a run is the same whenever it is repeated.
 
-use std::convert::Infallible;
-
 use vfio_fsm_core::device::{Bug, Device, Memory, Planted};
-use vfio_fsm_core::vmm::{Event, Plan, Port, Saver};
+use vfio_fsm_core::vmm::{Plan, Port};
 use vfio_fsm_core::{Fault, Fd, Features, Op, Reply};
 
 use super::case::{Case, When};
-use super::judge::{Ended, Images, MARK, Run};
+use super::Error;
+use super::judge::{Images, MARK, Run};
 use super::matrix::Bench;
 use super::probe::{Orders, Probe, Schedule, Subject};
 use super::record::Record;
-use super::vmm::{self, Decisions, FIRST, Scripted};
+use super::vmm::{self, AtSource, Decisions, FIRST, Scripted};
 use crate::target::MemoryDevice;
 
 impl Subject for MemoryDevice {
@@ -69,46 +68,31 @@ impl InMemory {
         device
     }
 
-    /// One migration: `decisions` and `schedule` are the source's, `misfortune` the destination's.
-    pub(super) fn migrate(
+    pub(super) const fn features(&self) -> Features {
+        self.features
+    }
+
+    /// One migration; `way` is what becomes of the stream.
+    pub(super) fn migrate<D: Decisions, O: Schedule>(
         &self,
         plan: Plan,
-        decisions: &mut impl Decisions,
-        schedule: impl Schedule,
-        misfortune: impl Schedule,
+        decisions: D,
+        [at_source, at_destination]: [O; 2],
+        way: impl FnOnce(&[u8]) -> Vec<u8>,
         start: bool,
-    ) -> Run {
-        let record = Record::of_source();
-        let subject = self.device(FIRST);
-        let mut source = Probe { subject, schedule, record: &record };
-        let mut saver = Saver::new(plan);
-        let mut wire = Vec::new();
-        let mut send = |piece| wire.push(piece);
-        let mut verdict = vmm::save(&mut saver, &mut source, &record, decisions, &mut send);
-
-        let loaded = Record::of_destination();
-        let subject = self.device(MARK.touched);
-        let mut probe = Probe { subject, schedule: misfortune, record: &loaded };
-        let start = start && verdict.is_complete();
-        let at_end = vmm::load(&mut probe, &loaded, &mut wire.into_iter(), start);
-        let destination = vmm::find(probe, at_end);
-
-        if verdict.is_complete() && destination.ended != Ended::Complete {
-            record.event(Event::Cancel);
-            let _heard = saver.event(Event::Cancel);
-            verdict = vmm::save(&mut saver, &mut source, &record, decisions, &mut |_frame| {});
-        }
-        let (guest, evidence) = (verdict.guest(), saver.evidence());
-        let source = vmm::find(source, verdict);
-        let destination_refused = loaded.facts().refused_at_last;
-        let facts = record.facts();
-        Run { source, guest, evidence, facts, destination, destination_refused, fell: None }
+    ) -> Result<Run, Error> {
+        let (record, loaded) = (Record::of_source(), Record::of_destination());
+        let probe = Probe { subject: self.device(FIRST), schedule: at_source, record: &record };
+        let vmm = AtSource { record: &record, decisions };
+        vmm::migrate(plan, probe, Vec::new(), vmm, |stream, complete| {
+            let subject = self.device(MARK.touched);
+            let probe = Probe { subject, schedule: at_destination, record: &loaded };
+            Ok(vmm::load(probe, &way(stream)[..], start && complete))
+        })
     }
 }
 
 impl Bench for InMemory {
-    type Error = Infallible;
-
     fn describe(&self) -> String {
         format!("reference with {}", self.features)
     }
@@ -122,10 +106,9 @@ impl Bench for InMemory {
         op.starts_with("SET ") && !op.starts_with("SET precopy")
     }
 
-    fn run(&mut self, case: &Case, _round: u32) -> Result<Run, Infallible> {
-        let mut decisions = Scripted::new(case);
+    fn run(&mut self, case: &Case, _round: u32) -> Result<Run, Error> {
         let start = *case != Case::DestinationGivesUp;
-        let (schedule, calm) = (At(case.reset()), At(None));
-        Ok(self.migrate(vmm::PLAN, &mut decisions, schedule, calm, start))
+        let schedules = [At(case.reset()), At(None)];
+        self.migrate(vmm::PLAN, Scripted::new(case), schedules, <[u8]>::to_vec, start)
     }
 }

@@ -16,15 +16,18 @@ mod judge;
 mod matrix;
 mod memory;
 mod probe;
+mod random;
 mod record;
 mod vmm;
 
 pub use case::{Case, Choice, Sequence, When};
 pub use judge::{Fell, Outcome};
 pub use matrix::{CaseReport, Failure, Matrix, Progress, Seen};
+pub use random::Seeds;
 
 use vfio_fsm_core::Features;
 use vfio_fsm_core::device::Bug;
+use vfio_fsm_core::vmm::frame::EncodeError;
 
 use memory::InMemory;
 
@@ -33,7 +36,15 @@ pub fn in_memory(
     features: Features,
     bug: Option<Bug>,
     on: &mut dyn FnMut(Progress<'_>),
-) -> Matrix {
-    let Ok(matrix) = Matrix::run(&mut InMemory::new(features, bug), 0, on);
-    matrix
+) -> Result<Matrix, Error> {
+    Matrix::run(&mut InMemory::new(features, bug), 0, on)
+}
+
+/// Why migrations could not be run at all. None of these is a verdict.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// The stream cannot be begun.
+    #[error(transparent)]
+    Stream(#[from] EncodeError),
 }

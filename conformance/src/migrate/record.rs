@@ -6,7 +6,7 @@ use std::cell::RefCell;
 
 use super::judge::MARK;
 use super::vmm::{FIRST, VALUES};
-use vfio_fsm_core::vmm::{Decision, Event, Hook, Recovery};
+use vfio_fsm_core::vmm::{Event, Hook};
 use vfio_fsm_core::{EndOfStream, Op, RawState, Reply, State};
 
 /// What a device holds: what the guest wrote last, and whether it was reset since.
@@ -38,7 +38,7 @@ pub(super) struct Facts {
     pub(super) by_host: u32,
     /// The session reset the device, unasked.
     pub(super) lost: bool,
-    /// The VMM has asked the session for a reset that is not done yet.
+    /// The VMM has just asked the session for a reset.
     ordered: bool,
     /// The device was made to fail the session's last resort, a reset, or the look behind it.
     pub(super) refused_at_last: bool,
@@ -105,6 +105,7 @@ impl Record {
     /// An op begins: its number, counted from 1.
     pub(super) fn begin<B, F>(&self, op: Op<B, F>) -> usize {
         let mut facts = self.0.borrow_mut();
+        facts.ordered &= matches!(op, Op::Reset);
         let text = op.map_fd(|_fd| "data_fd").to_string();
         facts.ops.push(text);
         let step = facts.ops.len();
@@ -180,10 +181,6 @@ impl Record {
             _ => {}
         }
         facts.log.push(format!("    call {hook}"));
-    }
-
-    pub(super) fn decided(&self, decision: Decision, choice: Recovery) {
-        self.say(format!("    {decision}: {choice}"));
     }
 
     pub(super) fn event(&self, event: Event) {

@@ -1,14 +1,18 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! The VMMs of a run: what they do when they are asked, and how a side is found when all is over.
 
-use vfio_fsm_core::vmm::frame::Frame;
-use vfio_fsm_core::vmm::{
-    Decision, Event, LoadPlan, Loader, Plan, Port, Recovery, Saver, Step, Verdict, Wait,
-};
-use vfio_fsm_core::{Op, RawState, Reply, State};
+use std::io::{Read, Write};
 
+use vfio_fsm_core::vmm::frame::{Frame, Limits};
+use vfio_fsm_core::vmm::{Decision, Event, Hook, LoadPlan, Plan, Port, Recovery, ResetRefused};
+use vfio_fsm_core::{Op, RawState, Reply, State};
+use vfio_fsm_kernel::session::{
+    Interest, Loading, Observer, Outcome, Saving, Session, Standing, Vmm,
+};
+
+use super::Error;
 use super::case::{Case, Choice};
-use super::judge::{Image, Side};
+use super::judge::{Ended, Image, Run, Side};
 use super::probe::{Probe, Schedule, Subject, shown};
 use super::record::Record;
 
@@ -21,16 +25,19 @@ pub(super) const VALUES: u8 = 0x40;
 /// A live migration, in pieces that are shorter than the streams.
 pub(super) const PLAN: Plan = Plan { chunk: 16, ..Plan::LIVE };
 
+/// What both sides call the devices.
+const COMPAT: &str = "vfio-conform migrate";
+
 /// No device here has a longer stream.
 const LONGEST: usize = 1 << 20;
 
 /// What a VMM does at the source.
 pub(super) trait Decisions {
-    /// Asked before each step; `wait` is what the session waits for, if it does.
-    fn event(&mut self, record: &Record, wait: Option<Wait>) -> Option<Event>;
+    /// Asked before each step; the interest is what the session waits for, if it does.
+    fn event(&mut self, record: &Record, interest: Option<&Interest>) -> Option<Event>;
 
     /// A reset was seen.
-    fn choose(&mut self, decision: Decision) -> Recovery;
+    fn choose(&mut self, decision: &Decision) -> Recovery;
 }
 
 /// A VMM that does what a case says.
@@ -49,124 +56,141 @@ impl Scripted {
 }
 
 impl Decisions for Scripted {
-    fn event(&mut self, record: &Record, wait: Option<Wait>) -> Option<Event> {
+    fn event(&mut self, record: &Record, interest: Option<&Interest>) -> Option<Event> {
         if self.cancel == Some(record.steps() + 1) {
             self.cancel = None;
             return Some(Event::Cancel);
         }
-        match wait? {
-            Wait::Switchover if self.rests == 0 => {
+        match interest? {
+            Interest::Switchover if self.rests == 0 => {
                 // The guest goes on meanwhile, and the session has something to look for.
                 self.rests += 1;
                 record.wants_to_touch();
-                Some(Event::Tick)
+                None
             }
-            Wait::Switchover => Some(Event::Switchover),
-            _ => Some(Event::Tick),
+            Interest::Switchover => Some(Event::Switchover),
+            _ => None,
         }
     }
 
-    fn choose(&mut self, _decision: Decision) -> Recovery {
+    fn choose(&mut self, _decision: &Decision) -> Recovery {
         self.rests = 0;
         self.choice.recovery()
     }
 }
 
-/// A frame and its payload.
-pub(super) type Piece = (Frame, Vec<u8>);
+/// The VMM at the source.
+pub(super) struct AtSource<'a, D> {
+    pub(super) record: &'a Record,
+    pub(super) decisions: D,
+}
 
-/// Drive a session at the source to its end.
-pub(super) fn save<P: Port>(
-    saver: &mut Saver<P::Fd>,
-    port: &mut P,
-    record: &Record,
-    decisions: &mut impl Decisions,
-    wire: &mut dyn FnMut(Piece),
-) -> Verdict {
-    let mut buf = vec![0; 4096];
-    let mut got = 0;
-    loop {
-        if let Some(event) = decisions.event(record, None) {
-            record.event(event);
-            let _refused = saver.event(event);
-        }
-        match saver.step() {
-            Step::Do(op) => {
-                let reply = port.apply(op.map(|never| match never {}), &mut buf);
-                if let Reply::Bytes(bytes) = &reply {
-                    got = bytes.len();
-                }
-                let reply = reply.map(|bytes| bytes.len() as u32);
-                let _in_turn = saver.reply(reply);
-            }
-            Step::Send(frame) => {
-                let payload = if let Frame::Data { .. } = frame { &buf[..got] } else { &[] };
-                record.say(format!("    send {frame}"));
-                wire((frame, payload.to_vec()));
-                let _in_turn = saver.sent();
-            }
-            Step::Call(hook) => {
-                record.called(hook);
-                let _in_turn = saver.called(true);
-            }
-            Step::Decide(decision) => {
-                let choice = decisions.choose(decision);
-                record.decided(decision, choice);
-                let _in_turn = saver.decide(choice);
-            }
-            Step::Wait(wait) => {
-                if let Some(event) = decisions.event(record, Some(wait)) {
-                    record.event(event);
-                    let _refused = saver.event(event);
-                }
-            }
-            Step::End(verdict) => return verdict,
+impl<D: Decisions> AtSource<'_, D> {
+    fn tell(&mut self, interest: Option<&Interest>) -> Option<Event> {
+        let event = self.decisions.event(self.record, interest);
+        event.inspect(|event| self.record.event(*event))
+    }
+}
+
+impl<D: Decisions> Vmm for AtSource<'_, D> {
+    fn hook(&mut self, hook: Hook) -> bool {
+        self.record.called(hook);
+        true
+    }
+
+    fn decide(&mut self, decision: &Decision) -> Recovery {
+        let choice = self.decisions.choose(decision);
+        self.record.say(format!("    {decision}: {choice}"));
+        choice
+    }
+
+    fn event(&mut self, _standing: &Standing) -> Option<Event> {
+        self.tell(None)
+    }
+
+    fn wait(&mut self, interest: &Interest, _standing: &Standing) -> Option<Event> {
+        std::thread::yield_now();
+        self.tell(Some(interest))
+    }
+
+    fn reset_refused(&mut self, refused: ResetRefused) {
+        self.record.say(format!("    {refused}"));
+    }
+}
+
+/// The VMM at the destination.
+pub(super) struct AtDestination<'a> {
+    pub(super) record: &'a Record,
+    /// Whether the device is started when it is loaded, or all is given up.
+    pub(super) start: bool,
+}
+
+impl Vmm for AtDestination<'_> {
+    fn hook(&mut self, hook: Hook) -> bool {
+        self.record.called(hook);
+        true
+    }
+
+    fn wait(&mut self, interest: &Interest, _standing: &Standing) -> Option<Event> {
+        match interest {
+            Interest::Run => Some(if self.start { Event::Run } else { Event::Cancel }),
+            _ => None,
         }
     }
 }
 
-/// Drive a session at the destination to its end.
-pub(super) fn load<P: Port>(
-    port: &mut P,
-    record: &Record,
-    frames: &mut dyn Iterator<Item = Piece>,
-    run: bool,
-) -> Verdict {
-    let mut loader = Loader::new(LoadPlan::default());
-    let mut payload = Vec::new();
-    loop {
-        match loader.step() {
-            Step::Do(op) => {
-                let reply = port.apply(op.map(|piece| piece.of(&payload)), &mut []);
-                let _in_turn = loader.reply(reply.map(|_none| 0));
-            }
-            Step::Call(hook) => {
-                record.called(hook);
-                let _in_turn = loader.called(true);
-            }
-            Step::Wait(Wait::Frame) => match frames.next() {
-                Some((frame, bytes)) => {
-                    payload = bytes;
-                    let _in_turn = loader.frame(frame);
-                }
-                None => {
-                    let _heard = loader.event(Event::PeerLost);
-                }
-            },
-            Step::Wait(Wait::Run) => {
-                let _heard = loader.event(if run { Event::Run } else { Event::Cancel });
-            }
-            Step::Wait(_) => {
-                let _heard = loader.event(Event::Tick);
-            }
-            Step::End(verdict) => return verdict,
-            Step::Send(_) | Step::Decide(_) => {}
-        }
+impl Observer for &Record {
+    fn frame(&mut self, frame: &Frame) {
+        self.say(format!("    {frame}"));
     }
+}
+
+/// Drive the source, then see what became of the `destination`, which may run only if the source is
+/// complete, and take the source back if it does not.
+pub(super) fn migrate<S, O, W, D>(
+    plan: Plan,
+    probe: Probe<'_, S, O>,
+    sink: W,
+    mut vmm: AtSource<'_, D>,
+    destination: impl FnOnce(&W, bool) -> Result<Side, Error>,
+) -> Result<Run, Error>
+where
+    S: Subject<Fd: Clone>,
+    O: Schedule,
+    W: Write,
+    D: Decisions,
+{
+    let record = vmm.record;
+    let mut saving = Saving::new(plan, COMPAT, probe, sink)?.observed(record);
+    let mut outcome = saving.run(&mut vmm);
+    let destination = destination(saving.sink(), outcome.verdict.is_complete())?;
+    if outcome.verdict.is_complete() && destination.ended != Ended::Complete {
+        record.event(Event::Cancel);
+        // Only a reset is ever refused.
+        let _ = saving.event(Event::Cancel);
+        outcome = saving.run(&mut vmm);
+    }
+    let source = find(saving.port(), &outcome);
+    let (guest, evidence) = (outcome.verdict.guest(), outcome.standing.evidence);
+    Ok(Run { source, guest, evidence, facts: record.facts(), destination, fell: None })
+}
+
+/// Drive the destination.
+pub(super) fn load<S, O>(probe: Probe<'_, S, O>, stream: impl Read, start: bool) -> Side
+where
+    S: Subject<Fd: Clone>,
+    O: Schedule,
+{
+    let record = probe.record;
+    let (plan, limits) = (LoadPlan::default(), Limits { max_data: Plan::LIVE.chunk });
+    let accepts = |compat: &str| compat == COMPAT;
+    let mut loading = Loading::new(plan, limits, accepts, probe, stream).observed(record);
+    let outcome = loading.run(&mut AtDestination { record, start });
+    find(loading.port(), &outcome)
 }
 
 /// What a session left behind, found by direct calls.
-pub(super) fn find<S: Subject, O: Schedule>(mut probe: Probe<'_, S, O>, verdict: Verdict) -> Side {
+fn find<S: Subject, O>(probe: &mut Probe<'_, S, O>, outcome: &Outcome) -> Side {
     probe.settle();
     let facts = probe.record.facts();
     let state = match probe.subject.apply(Op::GetState, &mut []) {
@@ -174,8 +198,19 @@ pub(super) fn find<S: Subject, O: Schedule>(mut probe: Probe<'_, S, O>, verdict:
         other => Err(format!("GET of the device_state gives {}", other.map_fd(|_fd| "a data_fd"))),
     };
     let image = state.clone().and_then(|state| snapshot(&mut probe.subject, state));
-    let verdict_text = verdict.to_string();
-    Side { ended: verdict.into(), verdict: verdict_text, frozen: facts.frozen, state, image, log: facts.log }
+    let verdict = match &outcome.error {
+        Some(error) => format!("{}: {error}", outcome.verdict),
+        None => outcome.verdict.to_string(),
+    };
+    Side {
+        ended: outcome.verdict.into(),
+        verdict,
+        frozen: facts.frozen,
+        refused_at_last: facts.refused_at_last,
+        state,
+        image,
+        log: facts.log,
+    }
 }
 
 /// A snapshot, by direct calls, and back to where the device was.
