@@ -45,6 +45,8 @@ pub(super) struct Side {
     pub(super) state: Result<RawState, String>,
     /// What a snapshot taken afterwards reads, or why none could be taken.
     pub(super) image: Result<Image, String>,
+    /// What the device did that no reply has a word for.
+    pub(super) anomaly: Option<String>,
     /// All that happened.
     pub(super) log: Vec<String>,
 }
@@ -174,6 +176,9 @@ pub(super) const MARK: Content = Content { touched: 0xd5, reset: false };
 /// The verdict on a run, or what is wrong with it.
 pub(super) fn judge(run: &Run, images: &Images) -> Result<Outcome, String> {
     require(run.facts.ops.len() <= MOST_OPS, format!("no end after {MOST_OPS} ops"))?;
+    for side in [&run.source, &run.destination] {
+        side.anomaly.as_ref().map_or(Ok(()), |anomaly| Err(anomaly.clone()))?;
+    }
     let outcome = match run.source.ended {
         Ended::Complete => complete(run, images),
         Ended::Aborted => aborted(run, images),

@@ -5,11 +5,13 @@ use std::collections::BTreeMap;
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 use vfio_fsm_core::vmm::Evidence;
 
 use super::Error;
 use super::case::{Case, Choice, Sequence, When};
 use super::judge::{Fell, Images, Outcome, Run, judge};
+use super::watchdog::Hang;
 
 /// A person is shown so many failures with their stories; JSON has them all.
 const SHOWN_FAILURES: usize = 3;
@@ -27,6 +29,9 @@ pub(super) trait Bench {
     fn rounds(&self, _case: &Case) -> u32 {
         1
     }
+
+    /// A case begins.
+    fn begin(&mut self, _index: usize, _case: &Case) {}
 
     fn run(&mut self, case: &Case, round: u32) -> Result<Run, Error>;
 }
@@ -64,6 +69,14 @@ pub enum Progress<'a> {
     },
     /// All cases have ended.
     Done,
+}
+
+/// [`Progress::Planned`] as it is read.
+#[derive(Deserialize)]
+struct Planned {
+    target: String,
+    sequence: Sequence,
+    cases: usize,
 }
 
 /// How a reset was seen by the source's session.
@@ -169,6 +182,13 @@ impl CaseReport {
         }
     }
 
+    /// A case in which something did not return.
+    pub fn hung(hang: &Hang) -> Self {
+        let what = format!("{} does not return", hang.op);
+        let failures = vec![Failure { what, story: Vec::new() }];
+        Self { failures, ..Self::new(hang.case) }
+    }
+
     fn cell(&self) -> String {
         if !self.failures.is_empty() {
             return "FAIL".to_owned();
@@ -210,6 +230,7 @@ impl Matrix {
         for (index, case) in cases.into_iter().enumerate().skip(from) {
             let name = case.to_string();
             on(Progress::Begin { index, trace: &name });
+            bench.begin(index, &case);
             let mut report = CaseReport::new(case);
             for round in 0..bench.rounds(&case) {
                 let run = bench.run(&case, round)?;
@@ -222,9 +243,45 @@ impl Matrix {
         Ok(matrix)
     }
 
-    /// Whether every case was run, and every run ended as it must.
-    pub fn is_good(&self) -> bool {
-        let complete = self.planned > 0 && self.cases.len() == self.planned;
+    /// A matrix that was run elsewhere, from its [`Progress`] as JSON.
+    ///
+    /// # Errors
+    ///
+    /// When a line is not of this version.
+    pub fn collect<'a>(lines: impl IntoIterator<Item = &'a Value>) -> serde_json::Result<Self> {
+        let mut matrix = Self::default();
+        for line in lines {
+            match line["event"].as_str() {
+                Some("planned") => {
+                    let Planned { target, sequence, cases } = Planned::deserialize(line)?;
+                    (matrix.target, matrix.sequence, matrix.planned) = (target, sequence, cases);
+                }
+                Some("verdict") => matrix.cases.push(CaseReport::deserialize(line)?),
+                _ => {}
+            }
+        }
+        Ok(matrix)
+    }
+
+    /// The kernel cried out, or died, while the n-th case was run, counted from 0: whatever the
+    /// case came to, that is a failure of it.
+    pub fn crashed(&mut self, index: usize, kind: &str, console: &str) {
+        let cases = self.sequence.cases(|_op| true);
+        let Some(case) = cases.get(index).or(cases.first()) else { return };
+        let what = format!("the kernel: {kind}");
+        let failure = Failure { what, story: console.lines().map(str::to_owned).collect() };
+        match self.cases.iter_mut().find(|report| report.case == *case) {
+            Some(report) => report.failures.push(failure),
+            None => {
+                let failures = vec![failure];
+                self.cases.push(CaseReport { failures, ..CaseReport::new(*case) });
+            }
+        }
+    }
+
+    /// Whether every case from the n-th on was run, and every run ended as it must.
+    pub fn is_good(&self, from: usize) -> bool {
+        let complete = !self.cases.is_empty() && self.cases.len() + from == self.planned;
         complete && self.failures().next().is_none()
     }
 
@@ -370,9 +427,6 @@ impl fmt::Display for Matrix {
             let fell: Vec<_> =
                 fell.iter().map(|(fell, count)| format!("{count} {fell}")).collect();
             writeln!(f, "  resets by another process, by the clock: {}", fell.join(", "))?;
-        }
-        if cases.len() < *planned {
-            writeln!(f, "  FAIL: {} cases have no verdict", planned - cases.len())?;
         }
         for (case, Failure { what, story }) in self.failures().take(SHOWN_FAILURES) {
             writeln!(f, "  FAIL: {case}: {what}")?;

@@ -6,11 +6,11 @@ use vfio_fsm_core::device::{Bug, Device, Memory, Planted};
 use vfio_fsm_core::vmm::{Plan, Port};
 use vfio_fsm_core::{Fault, Fd, Features, Op, Reply};
 
-use super::case::{Case, When};
+use super::case::Case;
 use super::Error;
 use super::judge::{Images, MARK, Run};
 use super::matrix::Bench;
-use super::probe::{Orders, Probe, Schedule, Subject};
+use super::probe::{At, Probe, Schedule, Subject};
 use super::record::Record;
 use super::vmm::{self, AtSource, Decisions, FIRST, Scripted};
 use crate::target::MemoryDevice;
@@ -26,23 +26,6 @@ impl Subject for MemoryDevice {
             other => other,
         };
         Port::apply(self, op, buf)
-    }
-}
-
-/// A reset at one step.
-pub(super) struct At(pub(super) Option<(usize, When)>);
-
-impl Schedule for At {
-    fn orders<B, F>(&mut self, step: usize, _op: &Op<B, F>, _frozen: bool) -> Orders {
-        match self.0 {
-            Some((at, when)) if at == step => Orders {
-                before: when == When::Before,
-                within: when == When::Within,
-                after: when == When::After,
-                ..Orders::default()
-            },
-            _ => Orders::default(),
-        }
     }
 }
 
@@ -82,12 +65,13 @@ impl InMemory {
         start: bool,
     ) -> Result<Run, Error> {
         let (record, loaded) = (Record::of_source(), Record::of_destination());
-        let probe = Probe { subject: self.device(FIRST), schedule: at_source, record: &record };
+        let mut source = self.device(FIRST);
+        let probe = Probe { subject: &mut source, schedule: at_source, record: &record };
         let vmm = AtSource { record: &record, decisions };
         vmm::migrate(plan, probe, Vec::new(), vmm, |stream, complete| {
-            let subject = self.device(MARK.touched);
+            let subject = &mut self.device(MARK.touched);
             let probe = Probe { subject, schedule: at_destination, record: &loaded };
-            Ok(vmm::load(probe, &way(stream)[..], start && complete))
+            Ok(vmm::load(probe, &way(stream)[..], &mut || start && complete))
         })
     }
 }

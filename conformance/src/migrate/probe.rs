@@ -4,6 +4,7 @@
 use vfio_fsm_core::vmm::Port;
 use vfio_fsm_core::{Errno, Fault, Op, Reply};
 
+use super::case::When;
 use super::record::Record;
 
 /// More ops than any run has: a session that goes round in circles is told EIO from here on.
@@ -20,6 +21,11 @@ pub(super) trait Subject: Port {
         op: Op<&[u8], &Self::Fd>,
         buf: &'b mut [u8],
     ) -> Reply<&'b [u8], Self::Fd>;
+
+    /// Something wrong with the ops so far that their replies have no word for.
+    fn take_anomaly(&mut self) -> Option<String> {
+        None
+    }
 }
 
 /// What happens around one op.
@@ -45,9 +51,26 @@ pub(super) trait Schedule {
     fn orders<B, F>(&mut self, step: usize, op: &Op<B, F>, frozen: bool) -> Orders;
 }
 
+/// A reset at one step.
+pub(super) struct At(pub(super) Option<(usize, When)>);
+
+impl Schedule for At {
+    fn orders<B, F>(&mut self, step: usize, _op: &Op<B, F>, _frozen: bool) -> Orders {
+        match self.0 {
+            Some((at, when)) if at == step => Orders {
+                before: when == When::Before,
+                within: when == When::Within,
+                after: when == When::After,
+                ..Orders::default()
+            },
+            _ => Orders::default(),
+        }
+    }
+}
+
 /// The device as the session has it.
 pub(super) struct Probe<'a, S, O> {
-    pub(super) subject: S,
+    pub(super) subject: &'a mut S,
     pub(super) schedule: O,
     pub(super) record: &'a Record,
 }

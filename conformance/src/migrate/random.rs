@@ -190,6 +190,55 @@ impl Seed {
         let run = bench.migrate(plan, whims, [source, destination], way, start)?;
         Ok(Self { seed, features: bench.features(), run })
     }
+
+    fn story(&self) -> Vec<String> {
+        let mut story = vec![format!("devices with {}", self.features)];
+        story.extend(self.run.story());
+        story
+    }
+}
+
+/// One run at random, told from its beginning to its end.
+#[derive(Clone, Debug, Serialize)]
+pub struct Told {
+    /// The seed.
+    pub seed: u64,
+    /// How it ended, if it ended well.
+    pub outcome: Option<Outcome>,
+    /// What is wrong, if it did not.
+    pub wrong: Option<String>,
+    /// What was done and answered, line by line.
+    pub story: Vec<String>,
+}
+
+impl Told {
+    /// Run this seed on devices with this bug.
+    ///
+    /// # Errors
+    ///
+    /// None that depends on the seed.
+    pub fn run(seed: u64, bug: Option<Bug>) -> Result<Self, Error> {
+        let benches = benches(bug);
+        let run = Seed::run(&benches, seed)?;
+        let verdict = judge(&run.run, benches[0].images());
+        let story = run.story();
+        let (outcome, wrong) = (verdict.as_ref().ok().copied(), verdict.err());
+        Ok(Self { seed, outcome, wrong, story })
+    }
+}
+
+impl fmt::Display for Told {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.story.iter().try_for_each(|line| writeln!(f, "{line}"))?;
+        match (&self.outcome, &self.wrong) {
+            (Some(outcome), _) => writeln!(f, "seed {}: {outcome}", self.seed),
+            (_, wrong) => writeln!(f, "FAIL: seed {}: {}", self.seed, wrong.as_deref().unwrap_or("no verdict")),
+        }
+    }
+}
+
+fn benches(bug: Option<Bug>) -> [InMemory; 4] {
+    Features::SETS.map(|features| InMemory::new(features, bug))
 }
 
 /// What runs at random came to.
@@ -215,8 +264,12 @@ pub struct Seeds {
 
 impl Seeds {
     /// Run these seeds on devices with this bug, over the four sets of flags.
+    ///
+    /// # Errors
+    ///
+    /// None that depends on a seed.
     pub fn run(seeds: Range<u64>, bug: Option<Bug>) -> Result<Self, Error> {
-        let benches = Features::SETS.map(|features| InMemory::new(features, bug));
+        let benches = benches(bug);
         let mut all = Self {
             runs: 0,
             outcomes: BTreeMap::new(),
@@ -235,7 +288,8 @@ impl Seeds {
         Ok(all)
     }
 
-    fn record(&mut self, Seed { seed, features, run }: &Seed, verdict: Result<Outcome, String>) {
+    fn record(&mut self, seed: &Seed, verdict: Result<Outcome, String>) {
+        let run = &seed.run;
         self.runs += 1;
         self.resets += u64::from(run.facts.resets);
         self.by_host += u64::from(run.facts.by_host);
@@ -248,9 +302,7 @@ impl Seeds {
             Err(what) => {
                 self.failed += 1;
                 if self.failures.len() < KEPT_FAILURES {
-                    let mut story = run.story();
-                    story.insert(0, format!("devices with {features}"));
-                    self.failures.insert(*seed, Failure { what, story });
+                    self.failures.insert(seed.seed, Failure { what, story: seed.story() });
                 }
             }
         }

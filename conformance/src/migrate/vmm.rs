@@ -121,8 +121,8 @@ impl<D: Decisions> Vmm for AtSource<'_, D> {
 /// The VMM at the destination.
 pub(super) struct AtDestination<'a> {
     pub(super) record: &'a Record,
-    /// Whether the device is started when it is loaded, or all is given up.
-    pub(super) start: bool,
+    /// Asked when the device is loaded: whether it is started, or all is given up.
+    pub(super) start: &'a mut dyn FnMut() -> bool,
 }
 
 impl Vmm for AtDestination<'_> {
@@ -133,7 +133,7 @@ impl Vmm for AtDestination<'_> {
 
     fn wait(&mut self, interest: &Interest, _standing: &Standing) -> Option<Event> {
         match interest {
-            Interest::Run => Some(if self.start { Event::Run } else { Event::Cancel }),
+            Interest::Run => Some(if (self.start)() { Event::Run } else { Event::Cancel }),
             _ => None,
         }
     }
@@ -176,7 +176,11 @@ where
 }
 
 /// Drive the destination.
-pub(super) fn load<S, O>(probe: Probe<'_, S, O>, stream: impl Read, start: bool) -> Side
+pub(super) fn load<S, O>(
+    probe: Probe<'_, S, O>,
+    stream: impl Read,
+    start: &mut dyn FnMut() -> bool,
+) -> Side
 where
     S: Subject<Fd: Clone>,
     O: Schedule,
@@ -197,7 +201,7 @@ fn find<S: Subject, O>(probe: &mut Probe<'_, S, O>, outcome: &Outcome) -> Side {
         Reply::State(state) => Ok(state),
         other => Err(format!("GET of the device_state gives {}", other.map_fd(|_fd| "a data_fd"))),
     };
-    let image = state.clone().and_then(|state| snapshot(&mut probe.subject, state));
+    let image = state.clone().and_then(|state| snapshot(probe.subject, state));
     let verdict = match &outcome.error {
         Some(error) => format!("{}: {error}", outcome.verdict),
         None => outcome.verdict.to_string(),
@@ -209,6 +213,7 @@ fn find<S: Subject, O>(probe: &mut Probe<'_, S, O>, outcome: &Outcome) -> Side {
         refused_at_last: facts.refused_at_last,
         state,
         image,
+        anomaly: probe.subject.take_anomaly(),
         log: facts.log,
     }
 }
