@@ -68,17 +68,17 @@ pub(super) struct Run {
     pub(super) fell: Option<Fell>,
 }
 
-/// When a reset by another process really came.
+/// When a reset by another process really came, by the clock of both.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Fell {
-    /// The reset had returned before the op was begun.
+    /// It had returned before the op was begun.
     Before,
-    /// The reset began and returned while the op was under way.
-    Inside,
-    /// Their times overlap otherwise.
-    Astride,
-    /// The reset was called when the op had returned.
+    /// It returned while the op was under way.
+    Into,
+    /// It was called before the op returned, and returned later.
+    Across,
+    /// It was called when the op had returned.
     After,
 }
 
@@ -88,7 +88,7 @@ pub enum Fell {
 pub enum Outcome {
     /// The destination is what the source was when it stopped, resets and all that came after them
     /// included.
-    Migrated,
+    Equal,
     /// The same, and the host reset the source when its image had been read to the end: the
     /// destination is what it was before.
     Whole,
@@ -103,8 +103,8 @@ impl fmt::Display for Fell {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.pad(match self {
             Self::Before => "before",
-            Self::Inside => "inside",
-            Self::Astride => "astride",
+            Self::Into => "into it",
+            Self::Across => "across its end",
             Self::After => "after",
         })
     }
@@ -113,7 +113,7 @@ impl fmt::Display for Fell {
 impl fmt::Display for Outcome {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.pad(match self {
-            Self::Migrated => "migrated",
+            Self::Equal => "equal",
             Self::Whole => "whole",
             Self::Aborted => "aborted",
             Self::Stuck => "stuck",
@@ -213,7 +213,7 @@ fn complete(run: &Run, images: &Images) -> Result<Outcome, String> {
     }
     in_state(source, State::Stop, "the source")?;
     images.is(source, whole, "the source")?;
-    Ok(Outcome::Migrated)
+    Ok(Outcome::Equal)
 }
 
 /// The source runs, with all that its guest did.

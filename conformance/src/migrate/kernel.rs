@@ -7,6 +7,7 @@ use std::net::Shutdown;
 use std::os::fd::OwnedFd;
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::net::{SocketAddr, UnixListener, UnixStream};
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
@@ -152,12 +153,15 @@ impl Subject for Raced {
 }
 
 /// When a reset really came, against an op of this side.
-fn fell(begun: u64, ended: u64, reset: Done) -> Fell {
-    match reset {
-        Done { ended: reset_ended, .. } if reset_ended < begun => Fell::Before,
-        Done { begun: reset_begun, .. } if reset_begun > ended => Fell::After,
-        Done { begun: b, ended: e, .. } if b >= begun && e <= ended => Fell::Inside,
-        _ => Fell::Astride,
+const fn fell(begun: u64, ended: u64, reset: Done) -> Fell {
+    if reset.ended < begun {
+        Fell::Before
+    } else if reset.ended <= ended {
+        Fell::Into
+    } else if reset.begun <= ended {
+        Fell::Across
+    } else {
+        Fell::After
     }
 }
 
@@ -175,7 +179,7 @@ impl Aim {
         self.shift += match fell {
             Fell::Before => -step,
             Fell::After => step,
-            Fell::Inside | Fell::Astride => self.rng.i64(-2_000..=2_000),
+            Fell::Into | Fell::Across => self.rng.i64(-step..=step),
         };
         self.shift = self.shift.clamp(-(LEAD as i64) / 2, LEAD as i64 / 2);
     }
@@ -211,7 +215,8 @@ impl Kernel {
         }
         let socket = format!("vfio-conform-{}", std::process::id());
         let listener = UnixListener::bind_addr(&SocketAddr::from_abstract_name(&socket)?)?;
-        let target = format!("kernel {} with {}", setup.source, node.features());
+        let name = Path::new(setup.source).file_name().unwrap_or(setup.source.as_ref());
+        let target = format!("kernel {} with {}", name.display(), node.features());
         let aim = Aim { shift: 0, rng: Rng::with_seed(0) };
         let source = Raced { node, resetter, watchdog, aim, fell: None, problem: None };
         let rounds = setup.rounds;

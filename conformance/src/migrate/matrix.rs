@@ -117,8 +117,8 @@ impl fmt::Display for Seen {
             Self::Not => "-",
             Self::DeadFd => "dead data_fd",
             Self::UnexpectedFd => "new data_fd",
-            Self::AlreadyRunning => "RUNNING before SET",
-            Self::DeferredIntoSet => "RUNNING behind SET",
+            Self::AlreadyRunning => "RUNNING already",
+            Self::DeferredIntoSet => "RUNNING behind",
             Self::Ordered => "ordered",
         })
     }
@@ -170,7 +170,7 @@ impl CaseReport {
             *self.fell.entry(fell).or_default().entry(seen).or_default() += 1;
         }
         let outcome = judge(run, images).and_then(|outcome| match (self.case, outcome) {
-            (Case::Undisturbed, Outcome::Migrated) => Ok(outcome),
+            (Case::Undisturbed, Outcome::Equal) => Ok(outcome),
             (Case::Undisturbed, other) => Err(format!("nobody disturbed it, and it is {other}")),
             (Case::Cancel { .. } | Case::DestinationGivesUp, Outcome::Aborted) => Ok(outcome),
             (Case::Cancel { .. } | Case::DestinationGivesUp, other) => Err(format!("it was cancelled, and it is {other}")),
@@ -300,10 +300,13 @@ impl Matrix {
         all
     }
 
-    fn fell(&self) -> BTreeMap<Fell, u32> {
-        let mut all = BTreeMap::new();
+    /// Where the resets by another process fell, and how they were seen.
+    fn fell(&self) -> BTreeMap<Fell, BTreeMap<Seen, u32>> {
+        let mut all: BTreeMap<Fell, BTreeMap<Seen, u32>> = BTreeMap::new();
         for (fell, seen) in self.cases.iter().flat_map(|report| &report.fell) {
-            *all.entry(*fell).or_default() += seen.values().sum::<u32>();
+            for (seen, count) in seen {
+                *all.entry(*fell).or_default().entry(*seen).or_default() += count;
+            }
         }
         all
     }
@@ -363,6 +366,19 @@ impl Matrix {
         Ok(())
     }
 
+    fn races(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let fell = self.fell();
+        if fell.is_empty() {
+            return Ok(());
+        }
+        let all = |seen: &BTreeMap<Seen, u32>| seen.values().sum::<u32>();
+        let counts: Vec<_> =
+            fell.iter().map(|(fell, seen)| format!("{} {fell}", all(seen))).collect();
+        writeln!(f, "  resets against a step, by the clock: {}", counts.join(", "))?;
+        let into = fell.get(&Fell::Into).and_then(|seen| seen.get(&Seen::DeferredIntoSet));
+        writeln!(f, "  SET succeeded, and the device was in RUNNING when it returned (O4): {}", into.unwrap_or(&0))
+    }
+
     fn plain(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let cells = |of: fn(&Case) -> bool| -> BTreeMap<String, u32> {
             let mut counts = BTreeMap::new();
@@ -392,42 +408,31 @@ impl fmt::Display for Row {
         if from != to {
             point = format!("{point} - {} {}", to.0, to.1);
         }
-        let cells: String = cells.iter().map(|cell| format!(" {cell:<9}")).collect();
-        write!(f, "  {point:<22} {seen:<19}{}", cells.trim_end())
+        let cells: String = cells.iter().map(|cell| format!(" {cell:<13}")).collect();
+        write!(f, "  {point:<21} {seen:<16}{}", cells.trim_end())
     }
 }
 
 impl fmt::Display for Matrix {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { target, sequence, planned, cases } = self;
-        writeln!(
-            f,
-            "{target}: {} of {planned} migrations with a reset or a cancel; the source's steps, the \
-             guest frozen from {} on:",
-            cases.len(),
-            sequence.frozen
-        )?;
+        writeln!(f, "migration on {target}: {} of {planned} cases", cases.len())?;
+        if cases.is_empty() {
+            return writeln!(f, "  FAIL: no case was run");
+        }
+        writeln!(f, "  the source's steps, its guest frozen from {} on:", sequence.frozen)?;
         self.steps(f)?;
         self.plain(f)?;
         let [abort, restart, stop_copy] = Choice::ALL;
-        writeln!(
-            f,
-            "  {:<22} {:<19} {abort:<9} {restart:<9} {stop_copy}",
-            "reset", "seen by"
-        )?;
+        writeln!(f, "  {:<21} {:<16} {abort:<13} {restart:<13} {stop_copy}", "reset", "seen by")?;
         for row in self.rows(|case| matches!(case, Case::Reset { .. })) {
             writeln!(f, "{row}")?;
         }
-        writeln!(f, "  cancelled before {}, and a reset on the way back", sequence.cancel)?;
+        writeln!(f, "  reset when cancelled before {}", sequence.cancel)?;
         for row in self.rows(|case| matches!(case, Case::ResetOnTheWayBack { .. })) {
             writeln!(f, "{row}")?;
         }
-        let fell = self.fell();
-        if !fell.is_empty() {
-            let fell: Vec<_> =
-                fell.iter().map(|(fell, count)| format!("{count} {fell}")).collect();
-            writeln!(f, "  resets by another process, by the clock: {}", fell.join(", "))?;
-        }
+        self.races(f)?;
         for (case, Failure { what, story }) in self.failures().take(SHOWN_FAILURES) {
             writeln!(f, "  FAIL: {case}: {what}")?;
             story.iter().try_for_each(|line| writeln!(f, "    {line}"))?;

@@ -3,11 +3,19 @@
 //! by what a session believes.
 
 use std::cell::RefCell;
+use std::thread;
+use std::time::Duration;
 
 use super::judge::MARK;
 use super::vmm::{FIRST, VALUES};
 use vfio_fsm_core::vmm::{Event, Hook};
 use vfio_fsm_core::{EndOfStream, Op, RawState, Reply, State};
+
+/// So often a session may wait between two ops before time is given to what it waits for.
+const FEW_WAITS: u32 = 100;
+
+/// So often at most. No device here keeps a session waiting: its fds block.
+const MOST_WAITS: u32 = 150;
 
 /// What a device holds: what the guest wrote last, and whether it was reset since.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -47,6 +55,10 @@ pub(super) struct Facts {
     /// It was reset behind that.
     pub(super) reset_when_whole: bool,
     at: Option<RawState>,
+    /// How often the session has waited since its latest op.
+    waits: u32,
+    /// It would have waited for ever.
+    pub(super) stalled: bool,
     /// The session's ops.
     pub(super) ops: Vec<String>,
     /// The first with the guest frozen.
@@ -80,6 +92,8 @@ impl Record {
             whole: None,
             reset_when_whole: false,
             at: None,
+            waits: 0,
+            stalled: false,
             ops: Vec::new(),
             frozen_from: None,
             log: Vec::new(),
@@ -106,6 +120,7 @@ impl Record {
     pub(super) fn begin<B, F>(&self, op: Op<B, F>) -> usize {
         let mut facts = self.0.borrow_mut();
         facts.ordered &= matches!(op, Op::Reset);
+        facts.waits = 0;
         let text = op.map_fd(|_fd| "data_fd").to_string();
         facts.ops.push(text);
         let step = facts.ops.len();
@@ -140,6 +155,17 @@ impl Record {
     pub(super) fn refused<B, F>(&self, op: &Op<B, F>) {
         let mut facts = self.0.borrow_mut();
         facts.refused_at_last |= facts.lost || matches!(op, Op::Reset);
+    }
+
+    /// The session waits and does nothing: whether it has done so for too long.
+    pub(super) fn waits_in_vain(&self) -> bool {
+        let mut facts = self.0.borrow_mut();
+        facts.waits += 1;
+        if facts.waits > FEW_WAITS {
+            thread::sleep(Duration::from_millis(1));
+        }
+        facts.stalled |= facts.waits > MOST_WAITS;
+        facts.stalled
     }
 
     /// The device was reset behind the session's back.

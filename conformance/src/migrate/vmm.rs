@@ -4,7 +4,9 @@
 use std::io::{Read, Write};
 
 use vfio_fsm_core::vmm::frame::{Frame, Limits};
-use vfio_fsm_core::vmm::{Decision, Event, Hook, LoadPlan, Plan, Port, Recovery, ResetRefused};
+use vfio_fsm_core::vmm::{
+    Cause, Decision, Event, Guest, Hook, LoadPlan, Plan, Port, Recovery, ResetRefused, Verdict,
+};
 use vfio_fsm_core::{Op, RawState, Reply, State};
 use vfio_fsm_kernel::session::{
     Interest, Loading, Observer, Outcome, Saving, Session, Standing, Vmm,
@@ -27,6 +29,10 @@ pub(super) const PLAN: Plan = Plan { chunk: 16, ..Plan::LIVE };
 
 /// What both sides call the devices.
 const COMPAT: &str = "vfio-conform migrate";
+
+/// What a session is taken for that waits for ever; its record says so, too.
+const GIVEN_UP: Verdict =
+    Verdict::Stuck { cause: Cause::TimedOut, at: None, errno: None, guest: Guest::LostByUs };
 
 /// No device here has a longer stream.
 const LONGEST: usize = 1 << 20;
@@ -109,7 +115,6 @@ impl<D: Decisions> Vmm for AtSource<'_, D> {
     }
 
     fn wait(&mut self, interest: &Interest, _standing: &Standing) -> Option<Event> {
-        std::thread::yield_now();
         self.tell(Some(interest))
     }
 
@@ -145,6 +150,38 @@ impl Observer for &Record {
     }
 }
 
+/// As [`Session::run`], but a session that waits for what cannot come is given up: a verdict on it is
+/// wanted, too.
+fn drive(session: &mut impl Session, vmm: &mut impl Vmm, record: &Record) -> Outcome {
+    let verdict = loop {
+        if let Some(event) = vmm.event(&session.standing()) {
+            tell(session, event, vmm);
+        }
+        // It waits for just that answer, so none is out of turn.
+        let answered = match session.step() {
+            Interest::Now => Ok(()),
+            Interest::Call(hook) => session.called(vmm.hook(hook)),
+            Interest::Decide(decision) => session.decide(vmm.decide(&decision)),
+            Interest::Done(verdict) => break verdict,
+            _ if record.waits_in_vain() => break GIVEN_UP,
+            interest => {
+                if let Some(event) = vmm.wait(&interest, &session.standing()) {
+                    tell(session, event, vmm);
+                }
+                Ok(())
+            }
+        };
+        debug_assert_eq!(answered, Ok(()));
+    };
+    Outcome { verdict, error: session.take_error(), standing: session.standing() }
+}
+
+fn tell(session: &mut impl Session, event: Event, vmm: &mut impl Vmm) {
+    if let Err(refused) = session.event(event) {
+        vmm.reset_refused(refused);
+    }
+}
+
 /// Drive the source, then see what became of the `destination`, which may run only if the source is
 /// complete, and take the source back if it does not.
 pub(super) fn migrate<S, O, W, D>(
@@ -162,13 +199,13 @@ where
 {
     let record = vmm.record;
     let mut saving = Saving::new(plan, COMPAT, probe, sink)?.observed(record);
-    let mut outcome = saving.run(&mut vmm);
+    let mut outcome = drive(&mut saving, &mut vmm, record);
     let destination = destination(saving.sink(), outcome.verdict.is_complete())?;
     if outcome.verdict.is_complete() && destination.ended != Ended::Complete {
         record.event(Event::Cancel);
         // Only a reset is ever refused.
         let _ = saving.event(Event::Cancel);
-        outcome = saving.run(&mut vmm);
+        outcome = drive(&mut saving, &mut vmm, record);
     }
     let source = find(saving.port(), &outcome);
     let (guest, evidence) = (outcome.verdict.guest(), outcome.standing.evidence);
@@ -189,7 +226,7 @@ where
     let (plan, limits) = (LoadPlan::default(), Limits { max_data: Plan::LIVE.chunk });
     let accepts = |compat: &str| compat == COMPAT;
     let mut loading = Loading::new(plan, limits, accepts, probe, stream).observed(record);
-    let outcome = loading.run(&mut AtDestination { record, start });
+    let outcome = drive(&mut loading, &mut AtDestination { record, start }, record);
     find(loading.port(), &outcome)
 }
 
@@ -202,6 +239,7 @@ fn find<S: Subject, O>(probe: &mut Probe<'_, S, O>, outcome: &Outcome) -> Side {
         other => Err(format!("GET of the device_state gives {}", other.map_fd(|_fd| "a data_fd"))),
     };
     let image = state.clone().and_then(|state| snapshot(probe.subject, state));
+    let stalled = facts.stalled.then(|| "the session waits for what cannot come".to_owned());
     let verdict = match &outcome.error {
         Some(error) => format!("{}: {error}", outcome.verdict),
         None => outcome.verdict.to_string(),
@@ -213,7 +251,7 @@ fn find<S: Subject, O>(probe: &mut Probe<'_, S, O>, outcome: &Outcome) -> Side {
         refused_at_last: facts.refused_at_last,
         state,
         image,
-        anomaly: probe.subject.take_anomaly(),
+        anomaly: probe.subject.take_anomaly().or(stalled),
         log: facts.log,
     }
 }
