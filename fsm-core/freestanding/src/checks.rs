@@ -6,6 +6,7 @@ use core::fmt::{self, Write as _};
 use core::hint::black_box;
 
 use vfio_fsm_core::device::{ArcActions, ArcFailure, Device, DeviceData, Memory};
+use vfio_fsm_core::vmm::frame::{Crc, Decoder, Encoder, FIRST_EPOCH, Frame, Item, Limits};
 use vfio_fsm_core::{
     Arc, Dot, EndOfStream, Errno, Fault, Fd, Features, IllegalFeatures, Leaves, Mermaid, Op,
     PrecopyInfo, Reply, Route, State, arcs, next_hop,
@@ -22,6 +23,7 @@ const CHECKS: &[fn() -> bool] = &[
     faults,
     errors_in_words,
     pictures,
+    framed_stream,
     #[cfg(feature = "serde")]
     names_to_and_fro,
 ];
@@ -268,6 +270,44 @@ fn errors_in_words() -> bool {
 fn pictures() -> bool {
     // Drawn for the set with every flag, so that every label is.
     length(Dot(Features::ALL)) > length(Mermaid(Features::ALL))
+}
+
+/// CRC-32C, bit by bit.
+#[derive(Clone)]
+struct Crc32c(u32);
+
+impl Crc for Crc32c {
+    fn new() -> Self {
+        Self(0)
+    }
+
+    fn update(&mut self, bytes: &[u8]) {
+        let step = |crc: u32, _| if crc & 1 == 0 { crc >> 1 } else { crc >> 1 ^ 0x82f6_3b78 };
+        let next = |crc: u32, &byte: &u8| (0..8).fold(crc ^ u32::from(byte), step);
+        self.0 = !bytes.iter().fold(!self.0, next);
+    }
+
+    fn value(&self) -> u32 {
+        self.0
+    }
+}
+
+/// One DATA and END, and what is one byte too many.
+fn framed_stream() -> bool {
+    let (epoch, payload) = (FIRST_EPOCH, [1, 2, 3]);
+    let (data, end) = (Frame::Data { epoch, len: 3 }, Frame::End { epoch });
+    let Ok((mut encoder, header)) = Encoder::<Crc32c>::new(3, "none") else { return false };
+    let (Ok(head), Ok(last)) = (encoder.frame(data, &payload), encoder.frame(end, &[])) else {
+        return false;
+    };
+    let mut decoder = Decoder::<Crc32c>::new(Limits { max_data: 3 });
+    let pieces = [&header[..16], &header[16..], &head, &payload, &last[..16], &last[16..]];
+    let mut frames = pieces.into_iter().filter_map(|piece| match decoder.give(piece) {
+        Ok(Some(Item::Frame(frame))) => Some(frame),
+        _ => None,
+    });
+    let read = frames.next() == Some(data) && frames.next() == Some(end) && frames.next().is_none();
+    read && decoder.end().is_ok() && decoder.give(&[0]).is_err_and(|error| length(error) > 0)
 }
 
 /// Through serde and back, with nothing but what serde itself has without alloc.

@@ -123,8 +123,8 @@ pub enum Frame {
         /// How many: 1 to `max_data` of the header.
         len: u32,
     },
-    /// `initial_bytes` was 0: the destination has what it needs to prepare itself (R35). Comes again
-    /// when `VFIO_PRECOPY_INFO_REINIT` began anew.
+    /// `initial_bytes` was 0: the destination has what it needs to prepare itself (R35). Comes
+    /// again when `VFIO_PRECOPY_INFO_REINIT` began anew.
     InitialBytesSent {
         /// The session whose initial bytes they were.
         epoch: u32,
@@ -166,7 +166,7 @@ impl Frame {
 impl fmt::Display for Frame {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} of epoch {}", self.kind(), self.epoch())?;
-        if let Self::Data { len, .. } = self { write!(f, ", {len} bytes") } else { Ok(()) }
+        if let Self::Data { len, .. } = self { write!(f, " ({len} bytes)") } else { Ok(()) }
     }
 }
 
@@ -201,7 +201,7 @@ impl fmt::Display for Kind {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum CompatError {
     /// More than [`MAX_COMPAT`].
-    #[error("a compatibility string of {len} bytes; at most 255 are allowed")]
+    #[error("a compatibility string of {len} bytes; at most {MAX_COMPAT} are allowed")]
     TooLong {
         /// Its bytes.
         len: usize,
@@ -220,7 +220,7 @@ pub enum CompatError {
     },
 }
 
-fn compat(bytes: &[u8]) -> Result<&str, CompatError> {
+fn compat_text(bytes: &[u8]) -> Result<&str, CompatError> {
     if bytes.len() > MAX_COMPAT {
         return Err(CompatError::TooLong { len: bytes.len() });
     }
@@ -352,7 +352,7 @@ impl<C: Crc> Encoder<C> {
         if max_data == 0 {
             return Err(EncodeError::MaxData);
         }
-        let compat = self::compat(compat.as_bytes())?.as_bytes();
+        let compat = compat_text(compat.as_bytes())?.as_bytes();
         let len = MIN_HEADER + compat.len();
         let mut header = HeaderBytes::EMPTY;
         header.push(&MAGIC);
@@ -515,15 +515,18 @@ impl fmt::Display for Part {
 pub enum FrameError {
     /// Something else.
     #[error(
-        "begins with {got:02x?}, not {MAGIC:02x?}: no framed stream, or sent through something \
-         that takes it for text; look at what is connected"
+        "the stream begins with {got:02x?}, not {MAGIC:02x?}: no framed stream, or sent \
+         through something that takes it for text; look at what is connected"
     )]
     BadMagic {
         /// The first bytes.
         got: [u8; 8],
     },
     /// Another format.
-    #[error("version {got}, and this reader knows {MAJOR}; have the source write that, or update")]
+    #[error(
+        "the stream has version {got}, this reader knows {MAJOR}; have the source write \
+         that, or update"
+    )]
     Version {
         /// The major version.
         got: u16,
@@ -548,13 +551,19 @@ pub enum FrameError {
         computed: u32,
     },
     /// The stream cannot be understood without something that is unknown here.
-    #[error("requires the unknown features {unknown:#x}; update, or have the source do without")]
+    #[error(
+        "the stream requires features {unknown:#x}, unknown here; update, or have the \
+         source do without"
+    )]
     RequiredFeatures {
         /// Their bits.
         unknown: u64,
     },
     /// More than this reader has room for, or nothing.
-    #[error("DATA of up to {got} bytes, and the limit here is {limit}; raise it, or send less")]
+    #[error(
+        "the header announces DATA of up to {got} bytes, the limit here is {limit}; \
+         raise it, or send less"
+    )]
     MaxData {
         /// What the header says.
         got: u32,
@@ -632,8 +641,8 @@ pub enum FrameError {
     },
     /// The connection was closed before END (F4). Only [`Decoder::end`] says so.
     #[error(
-        "ends in {part}, where {needs} bytes were asked for, after {data} bytes of DATA of epoch \
-         {epoch}; END is missing, so the state is not whole"
+        "the stream ends in {part}, where {needs} bytes were asked for, after {data} bytes of DATA \
+         of epoch {epoch}; END is missing, so the state is not whole"
     )]
     Truncated {
         /// Where.
@@ -747,7 +756,7 @@ impl<C: Crc> Decoder<C> {
         if compat.len() < compat_len {
             return Err(FrameError::HeaderLength { got: (PREAMBLE + bytes.len()) as u32 });
         }
-        let compat = self::compat(compat)?;
+        let compat = compat_text(compat)?;
         self.max_data = max_data;
         self.next = Next::Head;
         Ok(Some(Item::Header(Header { minor, optional, max_data, compat })))
@@ -758,7 +767,7 @@ impl<C: Crc> Decoder<C> {
         self.crc.update(Fields(bytes).take(HEAD - 4));
         let (kind, flags) = (Kind(fields.number(2) as u16), fields.number(2) as u16);
         let (len, epoch) = (fields.number(4) as u32, fields.number(4) as u32);
-        let frame = frame(kind, flags, epoch, len)?;
+        let frame = frame_of(kind, flags, epoch, len)?;
         let (least, most) = match frame {
             Some(Frame::Data { .. }) => (1, self.max_data),
             Some(Frame::End { .. }) => (END_PAYLOAD as u32, END_PAYLOAD as u32),
@@ -817,7 +826,7 @@ impl<C: Crc> Decoder<C> {
 }
 
 /// The frame that a head speaks of; `None` if it is to be skipped (F6).
-fn frame(kind: Kind, flags: u16, epoch: u32, len: u32) -> Result<Option<Frame>, FrameError> {
+fn frame_of(kind: Kind, flags: u16, epoch: u32, len: u32) -> Result<Option<Frame>, FrameError> {
     let frame = match kind {
         Kind::DATA => Some(Frame::Data { epoch, len }),
         Kind::INITIAL_BYTES_SENT => Some(Frame::InitialBytesSent { epoch }),

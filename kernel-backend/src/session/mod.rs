@@ -41,6 +41,8 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
+//! [`run_group`] runs all devices of a VM side by side, each with a thread and a stream of its own.
+//!
 //! # Why nothing is spliced
 //!
 //! A data_fd goes through user space once. No driver's data_fd has a `splice_read`, so the kernel
@@ -62,9 +64,12 @@
 
 mod buffer;
 mod crc;
+mod group;
 mod loading;
 mod observer;
 mod saving;
+#[cfg(feature = "tracing")]
+mod tracing;
 mod work;
 
 use std::io;
@@ -77,9 +82,12 @@ use vfio_fsm_core::vmm::{
 };
 
 pub use crc::Crc32c;
+pub use group::{GroupError, group_of, run_group};
 pub use loading::Loading;
 pub use observer::Observer;
 pub use saving::Saving;
+#[cfg(feature = "tracing")]
+pub use tracing::Tracing;
 
 /// A session on its way: [`Saving`] at the source, [`Loading`] at the destination.
 pub trait Session {
@@ -125,9 +133,12 @@ pub trait Session {
         Self: Sized,
     {
         loop {
-            let event = vmm.event(&self.standing());
-            tell(self, event, vmm);
-            match self.step() {
+            let interest = self.step();
+            if !matches!(interest, Interest::Done(_)) {
+                let event = vmm.event(&self.standing());
+                tell(self, event, vmm);
+            }
+            match interest {
                 Interest::Now => {}
                 Interest::Call(hook) => work::in_turn(self.called(vmm.hook(hook))),
                 Interest::Decide(decision) => work::in_turn(self.decide(vmm.decide(&decision))),
@@ -221,6 +232,8 @@ pub struct Standing {
     pub at: Option<State>,
     /// Whether no guest may touch the device.
     pub frozen: bool,
+    /// Nothing comes of this migration any more: the session is on its way back.
+    pub lost: bool,
     /// The epoch of the stream.
     pub epoch: u32,
     /// The latest sign of a reset.

@@ -52,3 +52,26 @@ impl<O: Observer + ?Sized> Observer for &mut O {
         (**self).pause(interest, standing);
     }
 }
+
+/// Both watch, the first first.
+impl<A: Observer, B: Observer> Observer for (A, B) {
+    fn before(&mut self, op: &Op<&[u8]>) {
+        self.0.before(op);
+        self.1.before(op);
+    }
+
+    fn after(&mut self, op: &Op<&[u8]>, reply: &Reply<&[u8]>) {
+        self.0.after(op, reply);
+        self.1.after(op, reply);
+    }
+
+    fn frame(&mut self, frame: &Frame) {
+        self.0.frame(frame);
+        self.1.frame(frame);
+    }
+
+    fn pause(&mut self, interest: &Interest, standing: &Standing) {
+        self.0.pause(interest, standing);
+        self.1.pause(interest, standing);
+    }
+}

@@ -6,7 +6,7 @@ use std::ops::Range;
 
 use vfio_fsm_core::vmm::frame::{EncodeError, Encoder, Frame};
 use vfio_fsm_core::vmm::{
-    Cause, Event, OutOfTurn, Plan, Port, Recovery, ResetRefused, Saver, Step, Verdict, Wait,
+    Cause, Event, Hook, OutOfTurn, Plan, Port, Recovery, ResetRefused, Saver, Step, Verdict, Wait,
 };
 
 use super::buffer::Buffer;
@@ -25,6 +25,10 @@ pub struct Saving<P: Port, S, O = ()> {
     /// What is on its way to the sink.
     sending: Option<Sending>,
     waited: bool,
+    /// It goes home to come back, and not because the migration is lost.
+    returns: bool,
+    /// A frame was not sent as a whole, and so nothing more is; and why.
+    torn: Option<Cause>,
     work: Work<O>,
 }
 
@@ -46,14 +50,15 @@ impl<P: Port, S> Saving<P, S> {
         let mut buffer = Buffer::new(plan.chunk as usize);
         let sending = Some(Sending { left: buffer.prepend(&header, 0), frame: None });
         let (saver, work) = (Saver::new(plan), Work::new(()));
-        Ok(Self { port, sink, saver, encoder, buffer, sending, waited: false, work })
+        let (waited, returns, torn) = (false, false, None);
+        Ok(Self { port, sink, saver, encoder, buffer, sending, waited, returns, torn, work })
     }
 
     /// The same, watched.
     pub fn observed<O: Observer>(self, observer: O) -> Saving<P, S, O> {
-        let Self { port, sink, saver, encoder, buffer, sending, waited, work } = self;
-        let work = work.observed(observer);
-        Saving { port, sink, saver, encoder, buffer, sending, waited, work }
+        let Self { port, sink, saver, encoder, buffer, sending, waited, returns, .. } = self;
+        let (torn, work) = (self.torn, self.work.observed(observer));
+        Saving { port, sink, saver, encoder, buffer, sending, waited, returns, torn, work }
     }
 }
 
@@ -98,11 +103,23 @@ impl<P: Port<Fd: Clone>, S: Write, O: Observer> Session for Saving<P, S, O> {
     }
 
     fn decide(&mut self, choice: Recovery) -> Result<(), OutOfTurn> {
+        self.returns = choice == Recovery::Restart;
         self.saver.decide(choice)
     }
 
     fn event(&mut self, event: Event) -> Result<(), ResetRefused> {
-        self.saver.event(event)
+        let cause = match event {
+            Event::Cancel => Some(Cause::Cancelled),
+            Event::TimedOut => Some(Cause::TimedOut),
+            Event::PeerLost => Some(Cause::PeerLost),
+            _ => None,
+        };
+        self.saver.event(event)?;
+        // Who gives up does not wait for a sink that takes nothing.
+        if let (Some(cause), Some(sending)) = (cause, self.sending.take_if(|_| cause.is_some())) {
+            self.tear(cause, sending.frame);
+        }
+        Ok(())
     }
 
     fn standing(&self) -> Standing {
@@ -110,6 +127,7 @@ impl<P: Port<Fd: Clone>, S: Write, O: Observer> Session for Saving<P, S, O> {
             at: self.saver.at(),
             frozen: self.saver.is_frozen(),
             epoch: self.saver.epoch(),
+            lost: self.work.lost,
             evidence: self.saver.evidence(),
             left: self.saver.status(),
             progress: self.work.progress,
@@ -129,7 +147,10 @@ impl<P: Port<Fd: Clone>, S: Write, O: Observer> Saving<P, S, O> {
         let op = match self.saver.step() {
             Step::Do(op) => op.map(|never| match never {}),
             Step::Send(frame) => return self.begin(frame),
-            Step::Call(hook) => return Interest::Call(hook),
+            Step::Call(hook) => {
+                self.note(hook);
+                return Interest::Call(hook);
+            }
             Step::Decide(decision) => return Interest::Decide(decision),
             Step::Wait(wait) => {
                 self.waited = true;
@@ -143,6 +164,15 @@ impl<P: Port<Fd: Clone>, S: Write, O: Observer> Saving<P, S, O> {
         Interest::Now
     }
 
+    /// The hooks of the way home tell that the session is on it.
+    const fn note(&mut self, hook: Hook) {
+        match hook {
+            Hook::Freeze => self.returns = false,
+            Hook::Startable | Hook::Thaw => self.work.lost |= !self.returns,
+            _ => {}
+        }
+    }
+
     /// An event that is never refused.
     fn tell(&mut self, event: Event) {
         let refused = self.saver.event(event);
@@ -151,7 +181,9 @@ impl<P: Port<Fd: Clone>, S: Write, O: Observer> Saving<P, S, O> {
 
     fn begin(&mut self, frame: Frame) -> Interest {
         let len = if let Frame::Data { len, .. } = frame { len as usize } else { 0 };
-        match self.encoder.frame(frame, &self.buffer.payload()[..len]) {
+        // Less than there should be is refused by the encoder.
+        let payload = self.buffer.payload().get(..len).unwrap_or_default();
+        match self.encoder.frame(frame, payload) {
             Ok(bytes) => {
                 let left = self.buffer.prepend(&bytes, len);
                 self.send(Sending { left, frame: Some(frame) })
@@ -166,7 +198,6 @@ impl<P: Port<Fd: Clone>, S: Write, O: Observer> Saving<P, S, O> {
             match self.sink.write(self.buffer.get(left.clone())) {
                 Ok(0) => return self.lose(io::Error::from(ErrorKind::WriteZero).into(), *frame),
                 Ok(taken) => left.start += taken,
-                Err(error) if error.kind() == ErrorKind::Interrupted => {}
                 Err(error) => return self.stalled(error, sending),
             }
         }
@@ -182,38 +213,44 @@ impl<P: Port<Fd: Clone>, S: Write, O: Observer> Saving<P, S, O> {
 
     fn sent(&mut self, frame: Frame) {
         self.work.observer.frame(&frame);
-        if let Frame::Data { len, .. } = frame {
-            self.work.moved(len);
+        match frame {
+            Frame::Data { len, .. } => self.work.moved(len),
+            Frame::End { .. } => self.returns = true,
+            _ => {}
         }
         in_turn(self.saver.sent());
     }
 
     fn stalled(&mut self, error: io::Error, sending: Sending) -> Interest {
-        match error.kind() {
-            ErrorKind::WouldBlock => {
-                self.sending = Some(sending);
-                Interest::Stream
-            }
-            _ => self.lose(error.into(), sending.frame),
-        }
+        let interest = match error.kind() {
+            ErrorKind::WouldBlock => Interest::Stream,
+            ErrorKind::Interrupted => Interest::Now,
+            _ => return self.lose(error.into(), sending.frame),
+        };
+        self.sending = Some(sending);
+        interest
     }
 
-    /// Nothing more reaches the other side. The session goes on, to bring the device home.
+    /// The stream has failed. The session goes on, to bring the device home.
     fn lose(&mut self, error: StreamError, frame: Option<Frame>) -> Interest {
         self.work.fail(error);
         self.tell(Event::PeerLost);
-        if frame.is_some() {
-            in_turn(self.saver.sent());
-        }
+        self.tear(Cause::PeerLost, frame);
         Interest::Now
     }
 
-    /// A snapshot whose last frame was lost is none, though its device is back where it was.
+    fn tear(&mut self, cause: Cause, frame: Option<Frame>) {
+        self.torn = self.torn.or(Some(cause));
+        if frame.is_some() {
+            // It was not, but then the session has been told to give up.
+            in_turn(self.saver.sent());
+        }
+    }
+
+    /// A snapshot without its last frame is none, though its device is back where it was.
     fn judge(&self, verdict: Verdict) -> Verdict {
-        match (verdict, &self.work.error) {
-            (Verdict::Complete { guest }, Some(_)) => {
-                Verdict::Aborted { cause: Cause::PeerLost, guest }
-            }
+        match (verdict, self.torn) {
+            (Verdict::Complete { guest }, Some(cause)) => Verdict::Aborted { cause, guest },
             _ => verdict,
         }
     }
