@@ -83,6 +83,7 @@ fn in_memory(arguments: &Arguments, bug: Option<Bug>, output: &mut Output) -> Re
     let from = arguments.from;
     let matrix = migrate::in_memory(Features::ALL, bug, from, &mut |progress| listener.on(&progress))?;
     listener.heard?;
+    check(&matrix, from)?;
     let seeds = Seeds::run(0..arguments.seeds.unwrap_or(SEEDS), bug)?;
     let good = matrix.is_good(from) && (seeds.is_good() || arguments.seeds == Some(0));
     if !arguments.events {
@@ -115,11 +116,21 @@ fn on_kernel(arguments: &Arguments, devices: &[String], output: &mut Output) -> 
     let bark = move |hang| end_with(&hang, events);
     let matrix = migrate::on_kernel(&setup, bark, &mut |progress| listener.on(&progress))?;
     listener.heard?;
+    check(&matrix, from)?;
     let good = matrix.is_good(from);
     if !events {
         output.say("migrate", &Migrations { matrix, at_random: None })?;
     }
     Ok(good)
+}
+
+/// A first case that there is not is wrong use.
+fn check(matrix: &Matrix, from: usize) -> Result<()> {
+    let cases = matrix.planned;
+    if from < cases {
+        return Ok(());
+    }
+    Err(format!("--from {from}: there are {cases} cases, counted from 0").into())
 }
 
 /// Something does not return, and never will: say so and end. What hangs in the kernel cannot be

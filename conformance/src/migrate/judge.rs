@@ -277,3 +277,129 @@ impl Run {
         story
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use vfio_fsm_core::Features;
+
+    use super::*;
+    use crate::migrate::case::{Case, Choice, When};
+    use crate::migrate::matrix::Bench;
+    use crate::migrate::memory::InMemory;
+
+    fn bench() -> InMemory {
+        InMemory::new(Features::ALL, None)
+    }
+
+    fn run(case: Case) -> Run {
+        bench().run(&case, 0).expect("it can be run")
+    }
+
+    type Lie = (&'static str, fn(&mut Run));
+
+    /// Each lie told about a good run is found out.
+    #[track_caller]
+    fn found_out(good: &Run, lies: &[Lie]) {
+        let bench = bench();
+        judge(good, bench.images()).expect("the truth is fine");
+        for (name, lie) in lies {
+            let mut run = good.clone();
+            lie(&mut run);
+            assert!(judge(&run, bench.images()).is_err(), "nobody noticed: {name}");
+        }
+    }
+
+    fn blank() -> Result<Image, String> {
+        Ok(Image(b"F".to_vec()))
+    }
+
+    /// V6, V7: what a complete migration must be.
+    #[test]
+    fn lies_about_a_complete_migration_are_found_out() {
+        found_out(
+            &run(Case::Undisturbed),
+            &[
+                ("the destination gave up", |run| run.destination.ended = Ended::Aborted),
+                ("the destination holds something else", |run| run.destination.image = blank()),
+                ("the destination holds what was before", |run| {
+                    let before = Content { touched: FIRST, reset: false };
+                    run.facts.whole = Some(before);
+                }),
+                ("the destination has no image", |run| {
+                    run.destination.image = Err("none".to_owned());
+                }),
+                ("the destination is in STOP", |run| run.destination.state = Ok(State::Stop.into())),
+                ("the destination is frozen", |run| run.destination.frozen = true),
+                ("both guests run", |run| run.source.frozen = false),
+                ("the source is in RUNNING", |run| run.source.state = Ok(State::Running.into())),
+                ("the source does not say where it is", |run| {
+                    run.source.state = Err("EIO".to_owned());
+                }),
+                ("the source holds something else", |run| run.source.image = blank()),
+                ("it was not read to its end", |run| run.facts.whole = None),
+                ("a reset that was none", |run| run.guest = Guest::ResetByItself),
+                ("a device that was not lost", |run| run.guest = Guest::LostByUs),
+                ("evidence of nothing", |run| run.evidence = Some(Evidence::Ordered)),
+                ("an anomaly", |run| run.source.anomaly = Some("odd".to_owned())),
+                ("an anomaly there", |run| run.destination.anomaly = Some("odd".to_owned())),
+                ("the session reset the device", |run| run.facts.lost = true),
+                ("no end", |run| run.facts.ops.resize(MOST_OPS + 1, String::new())),
+                ("stuck without a reason", |run| run.source.ended = Ended::Stuck),
+                ("the source gave up", |run| run.source.ended = Ended::Aborted),
+            ],
+        );
+    }
+
+    /// V7, V8: what a migration that was given up must be.
+    #[test]
+    fn lies_about_a_migration_that_was_given_up_are_found_out() {
+        found_out(
+            &run(Case::DestinationGivesUp),
+            &[
+                ("the destination runs", |run| run.destination.ended = Ended::Complete),
+                ("the destination is stuck", |run| run.destination.ended = Ended::Stuck),
+                ("the destination is in RESUMING", |run| {
+                    run.destination.state = Ok(State::Resuming.into());
+                }),
+                ("the destination is frozen", |run| run.destination.frozen = true),
+                ("the destination kept what it was sent", |run| {
+                    run.destination.image = run.source.image.clone();
+                }),
+                ("the source is in STOP", |run| run.source.state = Ok(State::Stop.into())),
+                ("the source is frozen", |run| run.source.frozen = true),
+                ("the source has forgotten", |run| run.source.image = blank()),
+                ("the source cannot be saved again", |run| {
+                    run.source.image = Err("EINVAL".to_owned());
+                }),
+                ("the source is complete", |run| run.source.ended = Ended::Complete),
+            ],
+        );
+    }
+
+    /// V7: a reset that was seen is told to the VMM.
+    #[test]
+    fn lies_about_a_reset_are_found_out() {
+        let case = Case::Reset { step: 12, when: When::Before, choice: Choice::Restart };
+        found_out(
+            &run(case),
+            &[
+                ("the guest is intact", |run| run.guest = Guest::Intact),
+                ("nobody reset it", |run| run.facts.resets = 0),
+                ("it was reset once more", |run| {
+                    run.facts.whole = run.facts.whole.map(|whole| Content { reset: true, ..whole });
+                }),
+            ],
+        );
+    }
+
+    /// Where two values look alike, equality proves nothing, and that is noticed.
+    #[test]
+    fn a_device_that_does_not_keep_what_is_written_is_no_use() {
+        let device = || crate::target::MemoryDevice::new(Features::ALL, Default::default());
+        let mut images = Images::of(&mut device());
+        assert!(images.tell_values_apart());
+        let one = images.0[&MARK].clone();
+        images.0.insert(Content { touched: FIRST, reset: false }, one);
+        assert!(!images.tell_values_apart());
+    }
+}

@@ -172,14 +172,16 @@ struct Aim {
 }
 
 impl Aim {
-    /// Towards the op from both sides, in steps of different length: so the moments differ at which
-    /// it is hit.
+    /// Towards the op from both sides, in steps of different length, so that the moments differ at
+    /// which it is hit; and rather late in the reset than early, for a reset is the longer of the
+    /// two, and the one that returns first is of interest.
     fn correct(&mut self, fell: Fell) {
         let step = 1 << self.rng.u32(8..15);
         self.shift += match fell {
             Fell::Before => -step,
             Fell::After => step,
-            Fell::Into | Fell::Across => self.rng.i64(-step..=step),
+            Fell::Across => self.rng.i64(0..=step / 2),
+            Fell::Into => self.rng.i64(-step / 4..=step / 4),
         };
         self.shift = self.shift.clamp(-(LEAD as i64) / 2, LEAD as i64 / 2);
     }

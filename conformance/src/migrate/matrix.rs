@@ -16,6 +16,15 @@ use super::watchdog::Hang;
 /// A person is shown so many failures with their stories; JSON has them all.
 const SHOWN_FAILURES: usize = 3;
 
+/// What the words in the table mean.
+const LEGEND: &str = "  \
+  dead fd: a call on the data_fd failed; new fd: a SET that should go on began a
+  session; no-op: in RUNNING where SET(RUNNING) would have hidden it; in SET: GET
+  says RUNNING behind a SET that succeeded
+  equal: the destination is what the source was after the reset; whole: its image
+  was read to the end before a reset by the host; aborted: the source runs on
+";
+
 /// Two devices that migrations can be run on, each from a fresh start.
 pub(super) trait Bench {
     fn describe(&self) -> String;
@@ -115,10 +124,10 @@ impl fmt::Display for Seen {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.pad(match self {
             Self::Not => "-",
-            Self::DeadFd => "dead data_fd",
-            Self::UnexpectedFd => "new data_fd",
-            Self::AlreadyRunning => "RUNNING already",
-            Self::DeferredIntoSet => "RUNNING behind",
+            Self::DeadFd => "dead fd",
+            Self::UnexpectedFd => "new fd",
+            Self::AlreadyRunning => "no-op",
+            Self::DeferredIntoSet => "in SET",
             Self::Ordered => "ordered",
         })
     }
@@ -300,15 +309,25 @@ impl Matrix {
         all
     }
 
-    /// Where the resets by another process fell, and how they were seen.
-    fn fell(&self) -> BTreeMap<Fell, BTreeMap<Seen, u32>> {
-        let mut all: BTreeMap<Fell, BTreeMap<Seen, u32>> = BTreeMap::new();
+    /// Where the resets by another process fell.
+    fn fell(&self) -> BTreeMap<Fell, u32> {
+        let mut all = BTreeMap::new();
         for (fell, seen) in self.cases.iter().flat_map(|report| &report.fell) {
-            for (seen, count) in seen {
-                *all.entry(*fell).or_default().entry(*seen).or_default() += count;
-            }
+            *all.entry(*fell).or_default() += seen.values().sum::<u32>();
         }
         all
+    }
+
+    /// How many SETs succeeded with the reset returned before they did, and GET says RUNNING: the
+    /// fourth way in which a reset shows itself, met for real (O4).
+    pub fn deferred(&self) -> u32 {
+        let is_set = |report: &&CaseReport| {
+            let step = report.case.reset().map_or(0, |(step, _)| step);
+            let op = step.checked_sub(1).and_then(|index| self.sequence.ops.get(index));
+            op.is_some_and(|op| op.starts_with("SET "))
+        };
+        let fell = self.cases.iter().filter(is_set).filter_map(|report| report.fell.get(&Fell::Into));
+        fell.filter_map(|seen| seen.get(&Seen::DeferredIntoSet)).sum()
     }
 }
 
@@ -371,12 +390,10 @@ impl Matrix {
         if fell.is_empty() {
             return Ok(());
         }
-        let all = |seen: &BTreeMap<Seen, u32>| seen.values().sum::<u32>();
-        let counts: Vec<_> =
-            fell.iter().map(|(fell, seen)| format!("{} {fell}", all(seen))).collect();
+        let counts: Vec<_> = fell.iter().map(|(fell, count)| format!("{count} {fell}")).collect();
         writeln!(f, "  resets against a step, by the clock: {}", counts.join(", "))?;
-        let into = fell.get(&Fell::Into).and_then(|seen| seen.get(&Seen::DeferredIntoSet));
-        writeln!(f, "  SET succeeded, and the device was in RUNNING when it returned (O4): {}", into.unwrap_or(&0))
+        let deferred = self.deferred();
+        writeln!(f, "  SETs that succeeded, with the device in RUNNING at once (O4): {deferred}")
     }
 
     fn plain(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -409,7 +426,7 @@ impl fmt::Display for Row {
             point = format!("{point} - {} {}", to.0, to.1);
         }
         let cells: String = cells.iter().map(|cell| format!(" {cell:<13}")).collect();
-        write!(f, "  {point:<21} {seen:<16}{}", cells.trim_end())
+        write!(f, "  {point:<21} {seen:<15}{}", cells.trim_end())
     }
 }
 
@@ -424,7 +441,7 @@ impl fmt::Display for Matrix {
         self.steps(f)?;
         self.plain(f)?;
         let [abort, restart, stop_copy] = Choice::ALL;
-        writeln!(f, "  {:<21} {:<16} {abort:<13} {restart:<13} {stop_copy}", "reset", "seen by")?;
+        writeln!(f, "  {:<21} {:<15} {abort:<13} {restart:<13} {stop_copy}", "reset", "seen by")?;
         for row in self.rows(|case| matches!(case, Case::Reset { .. })) {
             writeln!(f, "{row}")?;
         }
@@ -433,6 +450,7 @@ impl fmt::Display for Matrix {
             writeln!(f, "{row}")?;
         }
         self.races(f)?;
+        f.write_str(LEGEND)?;
         for (case, Failure { what, story }) in self.failures().take(SHOWN_FAILURES) {
             writeln!(f, "  FAIL: {case}: {what}")?;
             story.iter().try_for_each(|line| writeln!(f, "    {line}"))?;
