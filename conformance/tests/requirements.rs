@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 use regex::Regex;
 use serde::Deserialize;
 use vfio_conform::suite::Suite;
-use vfio_fsm_model::PROPERTIES;
+use vfio_fsm_model::properties;
 
 #[derive(Deserialize)]
 struct File {
@@ -61,7 +61,7 @@ fn requirements() -> Vec<Requirement> {
 /// What there is: id to what covers it.
 fn covers() -> Covers {
     let mut covers = Covers::new();
-    for property in PROPERTIES {
+    for property in properties() {
         for id in property.covers {
             covers.entry((*id).to_owned()).or_default().insert(format!("property:{}", property.id));
         }

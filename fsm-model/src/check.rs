@@ -8,24 +8,23 @@ use stateright::{Checker, Model};
 use vfio_fsm_core::Features;
 use vfio_fsm_core::device::Planted;
 
+use crate::case::{Case, SlipClaim, v9_without_assumption};
 use crate::counterexample::Counterexample;
 use crate::mutant::Mutant;
-use crate::property::{CLAIM_WITHOUT_ASSUMPTION, PROPERTIES, Property};
+use crate::property::{CLAIM_WITHOUT_ASSUMPTION, Property, RULES};
 use crate::protocol::Protocol;
-
-/// The reachable worlds of each of [`Features::SETS`]. A change here is a change of meaning.
-const STATES: [usize; 4] = [3908, 4408, 11120, 13948];
+use crate::scene::{Scene, Stage};
 
 /// What a check came to.
 #[derive(Debug)]
 pub struct Checked {
-    /// The flags of the device.
-    pub features: Features,
+    /// What was checked.
+    pub case: &'static Case,
     /// Distinct worlds.
     pub states: usize,
     /// Steps between them.
     pub transitions: usize,
-    /// The longest of the shortest paths to a world.
+    /// The longest of the paths to a world that were found first.
     pub depth: usize,
     /// How long it took.
     pub time: Duration,
@@ -39,7 +38,7 @@ pub struct Checked {
 #[derive(Debug)]
 pub enum Failure {
     /// A property is broken.
-    Broken(Counterexample),
+    Broken(Run),
     /// The space is not the committed one: something was lost, or the meaning has changed.
     States {
         /// The committed number.
@@ -47,88 +46,146 @@ pub enum Failure {
         /// The number of this run.
         seen: usize,
     },
-    /// A property never had anything to judge.
-    Idle(&'static str),
+}
+
+/// A run that breaks a property.
+#[derive(Clone, Debug)]
+pub struct Run {
+    /// Which property.
+    pub property: &'static str,
+    /// What was done, in order, and what came of it.
+    pub steps: Vec<String>,
+}
+
+impl fmt::Display for Run {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "{} is broken:", self.property)?;
+        (1..).zip(&self.steps).try_for_each(|(number, step)| writeln!(f, "{number:>3}. {step}"))
+    }
 }
 
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Broken(counterexample) => counterexample.fmt(f),
+            Self::Broken(run) => run.fmt(f),
             Self::States { committed, seen } => write!(
                 f,
                 "{seen} states where {committed} are committed: if the change of meaning is \
                  wanted, commit the new number with it"
             ),
-            Self::Idle(property) => write!(f, "{property} had nothing to judge"),
         }
     }
 }
 
 /// How a claim that is too strong was refuted.
 #[derive(Debug)]
-pub struct Refutation {
+pub struct Refutation<T> {
     /// The claim.
     pub claim: &'static Property,
     /// The run that breaks it; `None` if none was found, and then something is wrong.
-    pub counterexample: Option<Counterexample>,
+    pub run: Option<T>,
 }
 
-/// Check every property in every world that a device with these flags can get into.
-pub fn check(features: Features) -> Checked {
-    let started = Instant::now();
-    let checker = Protocol::new(features).checker().spawn_bfs().join();
-    let model = checker.model();
-    let numbered = PROPERTIES.iter().enumerate();
-    let judged: Vec<_> = numbered.map(|(index, it)| (it.id, model.judged(index))).collect();
-    let seen = checker.unique_state_count();
-    let mut failures: Vec<Failure> = broken(&checker).map(Failure::Broken).collect();
-    let committed = Features::SETS.iter().position(|&set| set == features).map(|i| STATES[i]);
-    if let Some(committed) = committed.filter(|&committed| committed != seen) {
-        failures.push(Failure::States { committed, seen });
-    }
-    let idle = judged.iter().filter(|(id, count)| *count == 0 && applies(id, features));
-    failures.extend(idle.map(|(id, _)| Failure::Idle(id)));
-    Checked {
-        features,
-        states: seen,
-        transitions: checker.state_count(),
-        depth: checker.max_depth(),
-        time: started.elapsed(),
-        judged,
-        failures,
+/// Check every property in every world of a case.
+pub fn check(case: &'static Case) -> Checked {
+    case.with(Checking(case))
+}
+
+/// What is done with a scene, of whichever kind it is.
+pub(crate) trait OnScene {
+    type Output;
+
+    fn on<S: Scene>(self, scene: S) -> Self::Output;
+}
+
+struct Checking(&'static Case);
+
+impl OnScene for Checking {
+    type Output = Checked;
+
+    fn on<S: Scene>(self, scene: S) -> Checked {
+        let started = Instant::now();
+        let threads = std::thread::available_parallelism().map_or(1, usize::from);
+        let checker = Stage::new(scene).checker().threads(threads).spawn_bfs().join();
+        let (seen, committed) = (checker.unique_state_count(), self.0.states);
+        let mut failures: Vec<Failure> = broken(&checker).map(Failure::Broken).collect();
+        // A space that was cut short by a broken property has another size for that reason.
+        if seen != committed && failures.is_empty() {
+            failures.push(Failure::States { committed, seen });
+        }
+        Checked {
+            case: self.0,
+            states: seen,
+            transitions: checker.state_count(),
+            depth: checker.max_depth(),
+            time: started.elapsed(),
+            judged: checker.model().judged(),
+            failures,
+        }
     }
 }
 
-/// Without PRE_COPY nobody believes in a pre-copy state.
-fn applies(property: &str, features: Features) -> bool {
-    let pre_copy_only = ["O2-fd-tells", "O3-cancel-is-noop"].contains(&property);
-    features.pre_copy() || !pre_copy_only
+/// Properties that had nothing to judge in any of these checks.
+pub fn idle(checks: &[Checked]) -> Vec<&'static str> {
+    let judged = |id| checks.iter().flat_map(|check| &check.judged).any(|&(i, n)| i == id && n > 0);
+    crate::properties().map(|property| property.id).filter(|id| !judged(*id)).collect()
 }
 
 /// The run by which the property that claims this bug catches it; `None` if the bug survives.
 pub fn check_mutant(mutant: &Mutant) -> Option<Counterexample> {
-    let property = PROPERTIES.iter().find(|property| property.id == mutant.property)?;
-    first_broken(Protocol::mutant(mutant.features, mutant.bug, std::slice::from_ref(property)))
+    let rule = RULES.iter().find(|rule| rule.property.id == mutant.property)?;
+    let scene = Protocol::mutant(mutant.features, mutant.bug, std::slice::from_ref(rule));
+    first_counterexample(scene)
+}
+
+/// The run by which the property that claims this slip of a VMM catches it; `None` if it survives.
+pub fn check_slip(claim: &SlipClaim) -> Option<Run> {
+    claim.with(First)
+}
+
+struct First;
+
+impl OnScene for First {
+    type Output = Option<Run>;
+
+    fn on<S: Scene>(self, scene: S) -> Option<Run> {
+        // One thread: only then is the first path found a shortest one.
+        let checker = Stage::new(scene).checker().threads(1).spawn_bfs().join();
+        broken(&checker).next()
+    }
 }
 
 /// Show that the seed thread's claim needs its unspoken assumption: a run in which the reset is
 /// done inside the very SET that is meant to reveal it (O4).
-pub fn refute() -> Refutation {
-    let claim = &CLAIM_WITHOUT_ASSUMPTION[0];
-    let model = Protocol::with(Features::ALL, Planted::NONE, CLAIM_WITHOUT_ASSUMPTION);
-    Refutation { claim, counterexample: first_broken(model) }
+pub fn refute() -> Refutation<Counterexample> {
+    let claim = &CLAIM_WITHOUT_ASSUMPTION[0].property;
+    let scene = Protocol::with(Features::ALL, Planted::NONE, CLAIM_WITHOUT_ASSUMPTION);
+    Refutation { claim, run: first_counterexample(scene) }
 }
 
-fn first_broken(model: Protocol) -> Option<Counterexample> {
-    // One thread: only then is the first path found a shortest one.
-    let checker = model.checker().threads(1).spawn_bfs().join();
-    broken(&checker).next()
+/// Show that a destination needs its host to keep still: a run in which the device is reset behind
+/// the last look at it, and started blank (V9).
+pub fn refute_load() -> Refutation<Run> {
+    let (claim, run) = v9_without_assumption(First);
+    Refutation { claim, run }
 }
 
-fn broken(checker: &impl Checker<Protocol>) -> impl Iterator<Item = Counterexample> {
-    let model = checker.model();
-    let mut found: Vec<_> = checker.discoveries().into_iter().collect();
-    found.sort_by_key(|(id, path)| (path.clone().into_actions().len(), *id));
-    found.into_iter().map(|(id, path)| Counterexample::new(model, id, path.into_actions()))
+fn first_counterexample(scene: Protocol) -> Option<Counterexample> {
+    let checker = Stage::new(scene).checker().threads(1).spawn_bfs().join();
+    let (id, path) = discoveries(&checker).into_iter().next()?;
+    Some(Counterexample::new(&checker.model().scene, id, path))
+}
+
+fn broken<S: Scene>(checker: &impl Checker<Stage<S>>) -> impl Iterator<Item = Run> {
+    let scene = &checker.model().scene;
+    let runs = discoveries(checker).into_iter();
+    runs.map(|(property, actions)| Run { property, steps: scene.narrate(&actions) })
+}
+
+/// The broken properties, each with a run, shortest first.
+fn discoveries<S: Scene>(checker: &impl Checker<Stage<S>>) -> Vec<(&'static str, Vec<S::Action>)> {
+    let found = checker.discoveries().into_iter();
+    let mut found: Vec<_> = found.map(|(id, path)| (id, path.into_actions())).collect();
+    found.sort_by_key(|(id, actions)| (actions.len(), *id));
+    found
 }

@@ -64,20 +64,23 @@ fn nth_open(device: &ModelDevice, fd: Fd) -> Fd {
     open.get(fd.0 as usize - 1).copied().unwrap_or(fd)
 }
 
+impl fmt::Display for CounterStep {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let actor = match self.actor {
+            Actor::Vmm => "VMM",
+            Actor::Guest => "guest",
+        };
+        write!(f, "{actor:<5} {} => {}", self.op, self.seen)?;
+        if self.seen != self.correct {
+            write!(f, "   (correct: {})", self.correct)?;
+        }
+        write!(f, "   [{}]", self.at)
+    }
+}
+
 impl fmt::Display for Counterexample {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "{} is broken, {}:", self.property, self.features)?;
-        for (number, step) in (1..).zip(&self.steps) {
-            let actor = match step.actor {
-                Actor::Vmm => "VMM",
-                Actor::Guest => "guest",
-            };
-            write!(f, "{number:>3}. {actor:<5} {} => {}", step.op, step.seen)?;
-            if step.seen != step.correct {
-                write!(f, "   (correct: {})", step.correct)?;
-            }
-            writeln!(f, "   [{}]", step.at)?;
-        }
-        Ok(())
+        (1..).zip(&self.steps).try_for_each(|(number, step)| writeln!(f, "{number:>3}. {step}"))
     }
 }

@@ -1,24 +1,44 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! The protocol, checked: every state that a VMM, a device and its resets can get into.
 //!
-//! The device in the model is [`vfio_fsm_core::device::Device`] itself, so what is checked is what
-//! ships. [`Protocol`] is the model, [`PROPERTIES`] is what must hold in it, [`MUTANTS`] are the
-//! bugs that show each property can fail, and a [`Counterexample`] is a run that breaks one.
+//! The device in the models is [`vfio_fsm_core::device::Device`] itself, and the VMM is either one
+//! that may do anything or [`vfio_fsm_core::vmm::Saver`], [`Loader`] and [`Group`] themselves: what
+//! is checked is what ships. [`CASES`] are the models, [`properties`] is what must hold in them,
+//! [`MUTANTS`] are the bugs in a device and [`SLIPS`] those of a VMM that show each property can
+//! fail, and a [`Counterexample`] is a run that breaks one.
 //!
 //! What stateright does not do by itself is seen to here: a check that explores nothing passes
-//! there, so [`check`] compares the number of states with the committed one and counts how often
-//! each property had anything to judge.
+//! there, so [`check`] compares the number of states with the committed one, and [`idle`] names the
+//! properties that never had anything to judge.
+//!
+//! [`Loader`]: vfio_fsm_core::vmm::Loader
+//! [`Group`]: vfio_fsm_core::vmm::Group
 
+mod case;
 mod check;
 mod counterexample;
 mod mutant;
 mod property;
 mod protocol;
+mod scene;
+mod session;
 mod world;
 
-pub use check::{Checked, Failure, Refutation, check, check_mutant, refute};
+pub use case::{CASES, Case, SLIPS, SlipClaim};
+pub use check::{
+    Checked, Failure, Refutation, Run, check, check_mutant, check_slip, idle, refute, refute_load,
+};
 pub use counterexample::{CounterStep, Counterexample};
 pub use mutant::{MUTANTS, Mutant};
-pub use property::{CLAIM_WITHOUT_ASSUMPTION, PROPERTIES, Property};
-pub use protocol::Protocol;
-pub use world::{Action, Actor, Belief, World};
+pub use property::Property;
+pub use session::slip::Slip;
+pub use world::Actor;
+
+/// What must hold, of all models.
+pub fn properties() -> impl Iterator<Item = &'static Property> {
+    fn of<C>(rules: &'static [property::Rule<C>]) -> impl Iterator<Item = &'static Property> {
+        rules.iter().map(|rule| &rule.property)
+    }
+    let sessions = of(session::source::RULES).chain(of(session::destination::RULES));
+    of(property::RULES).chain(sessions).chain(of(session::group::RULES))
+}

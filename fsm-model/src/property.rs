@@ -14,14 +14,6 @@ pub(crate) struct Step<'a> {
     pub(crate) after: &'a World,
 }
 
-#[derive(Clone, Copy, Debug)]
-pub(crate) enum Check {
-    /// Judges every world.
-    World(fn(&World) -> bool),
-    /// Judges the steps that it says something about.
-    Step(fn(&Step<'_>) -> Option<bool>),
-}
-
 /// Something that must hold in every reachable world, or of every step between two.
 #[derive(Clone, Copy, Debug)]
 pub struct Property {
@@ -31,122 +23,139 @@ pub struct Property {
     pub covers: &'static [&'static str],
     /// What it says.
     pub text: &'static str,
-    pub(crate) check: Check,
 }
 
-macro_rules! properties {
-    ($($id:literal [$($covers:literal)*] $text:literal $kind:ident($check:expr);)*) => {
-        &[$(Property {
-            id: $id,
-            covers: &[$($covers),*],
-            text: $text,
-            check: Check::$kind($check),
+/// A property, and how it is judged.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Rule<C> {
+    pub(crate) property: Property,
+    pub(crate) check: C,
+}
+
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Check {
+    /// Judges every world.
+    World(fn(&World) -> bool),
+    /// Judges the steps that it says something about.
+    Step(fn(&Step<'_>) -> Option<bool>),
+}
+
+macro_rules! rules {
+    ($($id:literal [$($covers:literal)*] $text:literal $check:expr;)*) => {
+        &[$($crate::property::Rule {
+            property: $crate::property::Property {
+                id: $id,
+                covers: &[$($covers),*],
+                text: $text,
+            },
+            check: $check,
         },)*]
     };
 }
+pub(crate) use rules;
 
 /// The properties of level 1.
-pub const PROPERTIES: &[Property] = properties! {
+pub(crate) const RULES: &[Rule<Check>] = rules! {
     "session-iff-state" ["C12"]
         "a session exists exactly in PRE_COPY, PRE_COPY_P2P, STOP_COPY and RESUMING"
-        World(|w| w.device.fsm().session().is_some() == state(w).session().is_some());
+        Check::World(|w| w.device.fsm().session().is_some() == state(w).session().is_some());
     "state-has-flags" ["R2" "R4" "R5"]
         "the device is never in a state that its flags do not have"
-        World(|w| w.device.fsm().features().has(state(w)));
+        Check::World(|w| w.device.fsm().features().has(state(w)));
     "one-live-fd" ["C12" "C13"]
         "the data_fd of the session reaches it, and no other does"
-        World(|w| {
+        Check::World(|w| {
             let right = |fd| w.device.is_live(fd) == (w.alive == Some(fd));
             w.device.fds().open().all(|open| right(open.fd))
         });
     "lock-released" ["C29"]
         "between two ops nobody holds the state lock and no reset is waiting for it"
-        World(|w| w.device.is_at_rest());
+        Check::World(|w| w.device.is_at_rest());
     "running-reachable" ["T5" "R15"]
         "one SET leads to RUNNING, except from ERROR and from RESUMING with bad data; a reset always"
-        World(running_reachable);
+        Check::World(running_reachable);
     "reset-runs" ["R14" "R15" "C15"]
         "after a reset the device is in RUNNING, its session over, every data_fd dead"
-        Step(reset_runs);
+        Check::Step(reset_runs);
     "deferred-reset-is-done" ["O4" "C29" "C32"]
         "a reset that arrives inside a SET is done when the SET returns, and the SET returns what \
          it would have returned without"
-        Step(deferred_reset_is_done);
+        Check::Step(deferred_reset_is_done);
     "dead-io-fails" ["C13" "C16" "R30" "O1"]
         "read and write of a data_fd whose session is over say ENODEV, never a byte or an end"
-        Step(dead_io_fails);
+        Check::Step(dead_io_fails);
     "dead-info-fails" ["C19" "R33"]
         "PRECOPY_INFO says EINVAL outside the pre-copy states, and ENODEV of a dead fd in them"
-        Step(info_when_allowed);
+        Check::Step(info_when_allowed);
     "live-io-works" ["R9" "R25" "C7" "C14"]
         "read and write of the session's data_fd never say ENODEV"
-        Step(live_io_works);
+        Check::Step(live_io_works);
     "dead-poll-returns" ["C17" "R31" "O1"]
         "poll of a data_fd returns at once when its session is over, and in STOP_COPY"
-        Step(dead_poll_returns);
+        Check::Step(dead_poll_returns);
     "bytes-of-this-life" ["C20"]
         "what is read depends on nothing from before the last reset"
-        Step(bytes_of_this_life);
+        Check::Step(bytes_of_this_life);
     "end-of-stream" ["R31" "R32"]
         "the end of the stream is temporary in the pre-copy states and permanent in STOP_COPY"
-        Step(end_of_stream);
+        Check::Step(end_of_stream);
     "set-arrives" ["R6"]
         "a SET that succeeds has left the device in the state asked for"
-        Step(set_arrives);
+        Check::Step(set_arrives);
     "fd-iff-session-opens" ["R9" "R24" "R25" "R27" "C5"]
         "a SET returns a data_fd exactly when its last arc opens a session"
-        Step(fd_iff_session_opens);
+        Check::Step(fd_iff_session_opens);
     "arc-ends-session" ["R26" "C13"]
         "an arc out of the saving group or RESUMING leaves its data_fd dead"
-        Step(arc_ends_session);
+        Check::Step(arc_ends_session);
     "refused-changes-nothing" ["C6" "C7" "R4" "R13"]
         "a SET that no route answers says EINVAL and changes nothing"
-        Step(refused_changes_nothing);
+        Check::Step(refused_changes_nothing);
     "no-blocked-arc" ["R16" "C10"]
         "a SET of a pre-copy state in STOP_COPY says EINVAL and moves nothing"
-        Step(no_blocked_arc);
+        Check::Step(no_blocked_arc);
     "same-state-noop" ["C5"]
         "a SET of the state that the device is in changes nothing and returns no fd"
-        Step(same_state_noop);
+        Check::Step(same_state_noop);
     "failed-set-on-route" ["R8" "R13" "R17" "C9"]
         "a SET that fails leaves the device at the start of the arc that failed, or in ERROR"
-        Step(failed_set_on_route);
+        Check::Step(failed_set_on_route);
     "moved-without-fd" ["C2"]
         "with the fd table full the device moves all the same, and the session is nobody's"
-        Step(moved_without_fd);
+        Check::Step(moved_without_fd);
     "error-until-reset" ["R14" "C8"]
         "in ERROR every SET fails"
-        Step(error_until_reset);
+        Check::Step(error_until_reset);
     "only-set-and-reset-move" ["R7" "R39"]
         "nothing but SET, reset and close changes the device_state"
-        Step(only_set_and_reset_move);
+        Check::Step(only_set_and_reset_move);
     "get-tells" ["R12" "C34"]
         "GET says in which state the device is"
-        Step(get_tells);
+        Check::Step(get_tells);
     "close-ends" ["C26"]
         "closing the device ends its session, and it opens in RUNNING"
-        Step(close_ends);
+        Check::Step(close_ends);
     "closing-fd-keeps-session" ["C14"]
         "closing a data_fd leaves state and session as they are"
-        Step(closing_fd_keeps_session);
+        Check::Step(closing_fd_keeps_session);
     "O1-io-sees-it" ["O1"]
         "after a reset by the guest the next read or write of the latest data_fd fails"
-        Step(o1_io_sees_it);
+        Check::Step(o1_io_sees_it);
     "O2-fd-tells" ["O2"]
         "believing in a pre-copy state, SET(STOP_COPY) returns a data_fd if and only if the guest \
          reset the device since; no reset inside this SET"
-        Step(o2_fd_tells);
+        Check::Step(o2_fd_tells);
     "O3-cancel-is-noop" ["O3"]
         "cancelling after a reset unseen, SET(RUNNING) succeeds and does nothing"
-        Step(o3_cancel_is_noop);
+        Check::Step(o3_cancel_is_noop);
 };
 
 /// The claim of the seed thread without the assumption that no reset is done inside the very SET
 /// that is meant to reveal it. Does not hold: see [`crate::refute`].
-pub const CLAIM_WITHOUT_ASSUMPTION: &[Property] = properties! {
+pub(crate) const CLAIM_WITHOUT_ASSUMPTION: &[Rule<Check>] = rules! {
     "O2-without-assumption" ["O4"]
         "believing in a pre-copy state, SET(STOP_COPY) without a data_fd leaves the session alive"
-        Step(|s| match (s.set_to(), s.reply) {
+        Check::Step(|s| match (s.set_to(), s.reply) {
             (Some(State::StopCopy), Reply::Fd(None)) if s.believes_in_pre_copy() =>
                 Some(s.after.device.fsm().session().is_some()),
             _ => None,

@@ -5,48 +5,43 @@
 //! a sane VMM too. Two ghosts ride along that no real party has: what a VMM would believe that sees
 //! only its own replies, and which life (between two resets) the device is in.
 
-use std::sync::atomic::{AtomicU64, Ordering};
-
-use stateright::{Model, Property as Always};
 use vfio_fsm_core::device::{Bug, Planted};
 use vfio_fsm_core::{Fault, Features, Op, Reply};
 
-use crate::property::{Check, PROPERTIES, Property, Step};
+use crate::counterexample::Counterexample;
+use crate::property::{Check, Property, RULES, Rule, Step};
+use crate::scene::{Judge, Scene};
 use crate::world::{Action, Actor, World};
 
 /// The model, for one set of flags.
 #[derive(Debug)]
-pub struct Protocol {
+pub(crate) struct Protocol {
     features: Features,
     planted: Planted,
-    properties: &'static [Property],
-    /// How often each property had something to judge.
-    judged: Vec<AtomicU64>,
+    rules: &'static [Rule<Check>],
 }
 
 impl Protocol {
     /// The model of a correct device.
-    pub fn new(features: Features) -> Self {
-        Self::with(features, Planted::NONE, PROPERTIES)
+    pub(crate) fn new(features: Features) -> Self {
+        Self::with(features, Planted::NONE, RULES)
     }
 
     /// The model of a device with a bug, checked for some properties only.
-    pub fn mutant(features: Features, bug: Bug, properties: &'static [Property]) -> Self {
-        Self::with(features, Planted::bug(bug), properties)
+    pub(crate) fn mutant(features: Features, bug: Bug, rules: &'static [Rule<Check>]) -> Self {
+        Self::with(features, Planted::bug(bug), rules)
     }
 
     pub(crate) fn with(
         features: Features,
         planted: Planted,
-        properties: &'static [Property],
+        rules: &'static [Rule<Check>],
     ) -> Self {
-        const { assert!(PROPERTIES.len() <= HOLDS.len(), "a bit for each") };
-        let judged = properties.iter().map(|_| AtomicU64::new(0)).collect();
-        Self { features, planted, properties, judged }
+        Self { features, planted, rules }
     }
 
     /// The flags of the device.
-    pub const fn features(&self) -> Features {
+    pub(crate) const fn features(&self) -> Features {
         self.features
     }
 
@@ -54,37 +49,16 @@ impl Protocol {
         self.planted
     }
 
-    /// How often the n-th property had something to judge.
-    pub fn judged(&self, property: usize) -> u64 {
-        self.judged[property].load(Ordering::Relaxed)
-    }
-
-    fn judge(&self, step: Option<&Step<'_>>, world: &World) -> u32 {
-        let mut violated = 0;
-        for (index, property) in self.properties.iter().enumerate() {
-            let verdict = match property.check {
+    fn judge(&self, step: Option<&Step<'_>>, world: &World, judge: &mut Judge<'_>) {
+        for (index, rule) in self.rules.iter().enumerate() {
+            let verdict = match rule.check {
                 Check::World(holds) => Some(holds(world)),
                 Check::Step(holds) => step.and_then(holds),
             };
             if let Some(holds) = verdict {
-                self.judged[index].fetch_add(1, Ordering::Relaxed);
-                violated |= u32::from(!holds) << index;
+                judge.judge(index, holds);
             }
         }
-        violated
-    }
-
-    /// The world after an action, and the reply.
-    pub(crate) fn step(&self, before: &World, action: Action) -> (World, Reply<Vec<u8>>) {
-        let mut after = *before;
-        let mut buf = [0; 4];
-        let reply = after.device.apply(action.op, &mut buf).map(<[u8]>::to_vec);
-        after.belief = before.belief.after(action, &reply);
-        after.alive = before.alive_after(action.op, &reply);
-        after.odd_life ^= is_reset(action.op) && before.device.is_open();
-        let step = Step { before, action, reply: &reply, after: &after };
-        after.violated = self.judge(Some(&step), &after);
-        (after.renumbered(), reply)
     }
 }
 
@@ -92,20 +66,21 @@ fn is_reset(op: Op<&[u8]>) -> bool {
     matches!(op, Op::Reset | Op::SetState { fault: Some(Fault::ResetInside), .. })
 }
 
-impl Model for Protocol {
-    type State = World;
+impl Scene for Protocol {
+    type World = World;
     type Action = Action;
 
-    fn init_states(&self) -> Vec<World> {
-        let mut world = World::initial(self.features, self.planted);
-        world.violated = self.judge(None, &world);
-        vec![world]
+    fn properties(&self) -> Vec<&'static Property> {
+        self.rules.iter().map(|rule| &rule.property).collect()
+    }
+
+    fn initial(&self, judge: &mut Judge<'_>) -> World {
+        let world = World::initial(self.features, self.planted);
+        self.judge(None, &world, judge);
+        world
     }
 
     fn actions(&self, world: &World, actions: &mut Vec<Action>) {
-        if world.violated != 0 {
-            return;
-        }
         actions.extend(world.ops().into_iter().map(|op| Action { actor: Actor::Vmm, op }));
         if world.device.is_open() {
             let guest = [Op::Reset, Op::Touch(world.guest_value())];
@@ -113,20 +88,20 @@ impl Model for Protocol {
         }
     }
 
-    fn next_state(&self, before: &World, action: Action) -> Option<World> {
-        Some(self.step(before, action).0)
+    fn step(&self, before: &World, action: Action, judge: &mut Judge<'_>) -> World {
+        let mut after = *before;
+        let mut buf = [0; 4];
+        let reply: Reply<Vec<u8>> = after.device.apply(action.op, &mut buf).map(<[u8]>::to_vec);
+        after.belief = before.belief.after(action, &reply);
+        after.alive = before.alive_after(action.op, &reply);
+        after.odd_life ^= is_reset(action.op) && before.device.is_open();
+        let step = Step { before, action, reply: &reply, after: &after };
+        self.judge(Some(&step), &after, judge);
+        after.renumbered()
     }
 
-    fn properties(&self) -> Vec<Always<Self>> {
-        let named = self.properties.iter().zip(HOLDS);
-        named.map(|(property, holds)| Always::always(property.id, holds)).collect()
+    fn narrate(&self, actions: &[Action]) -> Vec<String> {
+        let run = Counterexample::new(self, "", actions.to_vec());
+        run.steps.iter().map(ToString::to_string).collect()
     }
 }
-
-/// stateright takes plain functions, so there is one for each bit of `violated`.
-const HOLDS: [fn(&Protocol, &World) -> bool; 32] = {
-    macro_rules! holds {
-        ($($bit:literal)*) => { [$(|_, world| world.violated & 1 << $bit == 0,)*] };
-    }
-    holds!(0 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20 21 22 23 24 25 26 27 28 29 30 31)
-};

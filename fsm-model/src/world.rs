@@ -18,7 +18,7 @@ const LOADED: u8 = 3;
 
 /// Everything there is at one moment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct World {
+pub(crate) struct World {
     /// The core's device, with sessions and fds renumbered so that the space is finite.
     pub device: ModelDevice,
     /// Ghost: what a VMM knows that sees nothing but the replies to its own ops.
@@ -28,13 +28,11 @@ pub struct World {
     pub alive: Option<Fd>,
     /// Ghost: flips with every reset, and with it what the guest writes.
     pub odd_life: bool,
-    /// Which properties the step to here broke, a bit each. Nothing goes on from such a world.
-    pub(crate) violated: u32,
 }
 
 /// What a VMM knows that sees nothing but the replies to its own ops.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct Belief {
+pub(crate) struct Belief {
     /// The state it would assume; `None` after a SET that failed.
     pub state: Option<State>,
     /// Whether that is wrong by now, because the guest reset the device.
@@ -52,7 +50,7 @@ pub enum Actor {
 
 /// One thing that can happen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct Action {
+pub(crate) struct Action {
     /// Who does it.
     pub actor: Actor,
     /// What is done.
@@ -81,7 +79,7 @@ impl Belief {
 impl World {
     pub(crate) fn initial(features: Features, planted: Planted) -> Self {
         let device = Device::with_bug(features, Memory::new(), planted);
-        Self { device, belief: Belief::RUNNING, alive: None, odd_life: false, violated: 0 }
+        Self { device, belief: Belief::RUNNING, alive: None, odd_life: false }
     }
 
     /// The data_fd that must work after an op that was answered so.

@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 use nix::sys::memfd::{MFdFlags, memfd_create};
 use vfio_fsm_core::vmm::frame::Limits;
 use vfio_fsm_core::vmm::{Group, Hook, LoadPlan, Plan, Port};
-use vfio_fsm_core::{EndOfStream, Errno, Features, Op, Reply, State};
+use vfio_fsm_core::{Direction, EndOfStream, Errno, Features, Op, Reply, State};
 use vfio_fsm_kernel::session::{Loading, Saving, Session, Vmm, run_group};
 
 const STATE: usize = 256 << 20;
@@ -206,7 +206,7 @@ fn throughput() {
 
 /// Devices of these sizes, drained at 80 MB/s each: how long from the freeze to the last END.
 fn downtime(sizes: &[usize]) -> Duration {
-    let mut group = Group::new(&vec![Features::P2P; sizes.len()], true).unwrap();
+    let mut group = Group::new(Direction::Saving, &vec![Features::P2P; sizes.len()], true).unwrap();
     let plan = Plan { group: group.in_two_phases(), ..PLAN };
     let member = |&size| {
         let port = FilePort::slow(size, 80e6);

@@ -22,8 +22,8 @@
 //! # Save
 //!
 //! The device stays in the VMM's [`VfioDevice`](vfio_ioctls::VfioDevice), opened by group or cdev;
-//! a [`DevicePort`] borrows it. The session finds the device in RUNNING or, where `pause` has set it
-//! so, in STOP, and leaves it in STOP.
+//! a [`DevicePort`] borrows it. `pause` has set it to STOP and halted the vCPUs, which the plan says;
+//! without that, the session finds it in RUNNING and does both, by [`Hook::Freeze`] and a SET.
 //!
 //! ```no_run
 //! use std::io::Write;
@@ -33,12 +33,12 @@
 //! use vfio_fsm_kernel::session::{Outcome, Saving, Session, Vmm};
 //! use vfio_ioctls::VfioDevice;
 //!
-//! /// The VM is paused: its vCPUs are halted, and nobody resets the device for the guest.
+//! /// The VM is paused, so there is nothing to do.
 //! struct Paused;
 //!
 //! impl Vmm for Paused {
-//!     fn hook(&mut self, hook: Hook) -> bool {
-//!         matches!(hook, Hook::Freeze | Hook::Thaw)
+//!     fn hook(&mut self, _hook: Hook) -> bool {
+//!         true
 //!     }
 //! }
 //!
@@ -46,8 +46,9 @@
 //!     device: &VfioDevice,
 //!     sink: impl Write,
 //! ) -> Result<Outcome, Box<dyn std::error::Error>> {
-//!     let plan = Plan { pre_copy: false, ..Plan::LIVE };
-//!     let mut saving = Saving::new(plan, "15b3:101e rev 0", DevicePort::of(device), sink)?;
+//!     let plan = Plan { paused: true, ..Plan::LIVE };
+//!     let port = DevicePort::of(device)?;
+//!     let mut saving = Saving::new(plan, "15b3:101e rev 0", port, sink)?;
 //!     Ok(saving.run(&mut Paused))
 //! }
 //! ```

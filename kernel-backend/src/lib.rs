@@ -43,6 +43,7 @@
 //!
 //! * `io-uring`: [`Op::UringRead`]. Without it, that op answers `EOPNOTSUPP`.
 //! * `tracing`: an observer that makes events of the crate tracing of what a session does.
+//! * `dma-logging`: the module `dma_logging`, which memory the device writes. Needs vm-memory.
 //!
 //! [`Op`]: vfio_fsm_core::Op
 //! [`Op::UringRead`]: vfio_fsm_core::Op::UringRead
@@ -53,6 +54,8 @@ mod anomaly;
 mod calls;
 mod data_fds;
 mod device;
+#[cfg(feature = "dma-logging")]
+pub mod dma_logging;
 mod error;
 pub mod guide;
 mod limit;

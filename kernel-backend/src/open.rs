@@ -276,8 +276,7 @@ fn open_in_group(sysfs: &Path, container: &Arc<VfioContainer>) -> Result<OwnedFd
     // 0.10.0), which is so once a removal has begun, the moment at which a VMM is asked to let go.
     // A duplicate of its fd is all that is needed. While it is open the kernel keeps the device, so
     // the drop is safe here; it also leaves the group in the container, which it tries to undo.
-    let fd = sys::borrow(&device).try_clone_to_owned();
-    let fd = fd.map_err(|source| system("duplicate the fd of", sysfs, source));
+    let fd = sys::duplicate(&device).map_err(|source| system("duplicate the fd of", sysfs, source));
     drop(device);
     fd
 }

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! Any open VFIO device as a [`Port`], without taking it away from its owner.
 
+use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::sync::{Arc, Weak};
 
@@ -33,8 +34,13 @@ pub struct DevicePort<D> {
 
 impl<'a> DevicePort<BorrowedFd<'a>> {
     /// A port to a device that is borrowed for as long: for one that has only [`AsRawFd`].
-    pub fn of(device: &'a impl AsRawFd) -> Self {
-        Self::new(sys::borrow(device))
+    ///
+    /// # Errors
+    ///
+    /// `EBADF` when it has no fd.
+    pub fn of(device: &'a impl AsRawFd) -> io::Result<Self> {
+        let borrowed = sys::borrow(device);
+        borrowed.map(Self::new).map_err(|errno| io::Error::from_raw_os_error(errno.0))
     }
 }
 

@@ -5,6 +5,8 @@
 //! result when a bit is set that it has no name for, and `POLLRDHUP` is how mlx5 tells that a
 //! session is over.
 
+#[cfg(feature = "dma-logging")]
+pub(crate) mod dma_logging;
 #[cfg(feature = "io-uring")]
 pub(crate) mod uring;
 
@@ -186,10 +188,19 @@ pub(crate) fn adopt(number: RawFd) -> Option<OwnedFd> {
     there.then(|| unsafe { OwnedFd::from_raw_fd(number) })
 }
 
-/// The fd of something that has no `AsFd`, such as vfio-ioctls' devices.
-pub(crate) fn borrow(of: &impl AsRawFd) -> BorrowedFd<'_> {
-    // SAFETY: `of` keeps its fd open while it is borrowed.
-    unsafe { BorrowedFd::borrow_raw(of.as_raw_fd()) }
+/// A second fd for the same open file.
+pub(crate) fn duplicate(of: &impl AsRawFd) -> io::Result<OwnedFd> {
+    let fd = borrow(of).map_err(|errno| io::Error::from_raw_os_error(errno.0))?;
+    fd.try_clone_to_owned()
+}
+
+/// The fd of something that has no `AsFd`, like a `VfioDevice`.
+pub(crate) fn borrow(of: &(impl AsRawFd + ?Sized)) -> Result<BorrowedFd<'_>, Errno> {
+    match of.as_raw_fd() {
+        ..0 => Err(Errno::EBADF),
+        // SAFETY: `of` keeps its fd open while it is borrowed here.
+        number => Ok(unsafe { BorrowedFd::borrow_raw(number) }),
+    }
 }
 
 #[cfg(test)]

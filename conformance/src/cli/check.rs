@@ -12,10 +12,10 @@ use indicatif::HumanCount;
 use serde::Serialize;
 use vfio_conform::suite::counterexample;
 use vfio_conform::trace;
-use vfio_fsm_core::Features;
 use vfio_fsm_core::device::Bug;
 use vfio_fsm_model::{
-    Checked, Counterexample, MUTANTS, PROPERTIES, Property, check, check_mutant, refute,
+    CASES, Checked, Counterexample, MUTANTS, Property, Refutation, SLIPS, Slip, check,
+    check_mutant, check_slip, idle, properties, refute, refute_load,
 };
 
 use super::Result;
@@ -26,7 +26,7 @@ pub(crate) struct Arguments {
     /// Also print each property with what it says.
     #[arg(long)]
     properties: bool,
-    /// Also print the run by which each planted bug is caught.
+    /// Also print the run by which each planted bug and each slip is caught.
     #[arg(long)]
     mutants: bool,
     /// Also write the counterexamples, as traces that a correct device passes, to this file.
@@ -38,9 +38,14 @@ pub(crate) struct Arguments {
 #[derive(Debug, Serialize)]
 pub(crate) struct Findings {
     spaces: Vec<Space>,
+    /// Properties that never had anything to judge.
+    idle: Vec<&'static str>,
     properties: Vec<Said>,
+    /// Bugs planted in the device.
     mutants: Vec<Caught>,
-    refutation: Caught,
+    /// What a VMM around a session gets wrong.
+    slips: Vec<Caught>,
+    refutations: Vec<Caught>,
     #[serde(skip)]
     counterexamples: Vec<(String, Counterexample)>,
 }
@@ -53,9 +58,10 @@ struct Said {
     covers: &'static [&'static str],
 }
 
-/// One flag set.
+/// One model in one setting.
 #[derive(Debug, Serialize)]
 struct Space {
+    model: &'static str,
     features: String,
     states: usize,
     transitions: usize,
@@ -66,7 +72,7 @@ struct Space {
     judged: BTreeMap<&'static str, u64>,
 }
 
-/// One bug or claim, and the length of the run that shows it; `None` if nothing does.
+/// One bug, slip or claim, and the length of the run that shows it; `None` if nothing does.
 #[derive(Debug, Serialize)]
 struct Caught {
     what: String,
@@ -75,46 +81,77 @@ struct Caught {
     run: Option<String>,
 }
 
+impl Caught {
+    fn new(what: &str, by: &str, found: Option<(usize, String)>) -> Self {
+        let (steps, run) = found.unzip();
+        Self { what: what.to_owned(), by: by.to_owned(), steps, run }
+    }
+}
+
 impl Findings {
     /// Do it all.
     pub(crate) fn find() -> Self {
-        let spinner = output::spinner("checking the model");
-        let spaces = Features::SETS.into_iter().map(|features| Space::from(check(features)));
-        let spaces = spaces.collect();
+        let claims = CASES.len() + MUTANTS.len() + SLIPS.len();
+        let bar = output::bar(claims as u64, "checking the model");
+        let checks: Vec<_> = CASES.iter().map(check).inspect(|_| bar.inc(1)).collect();
+        let idle = idle(&checks);
         let mut counterexamples = Vec::new();
         let mut caught = |what: &str, by: &str, found: Option<Counterexample>| {
-            let steps = found.as_ref().map(|found| found.steps.len());
-            let run = found.as_ref().map(ToString::to_string);
+            let shown = found.as_ref().map(|found| (found.steps.len(), found.to_string()));
             // More than one property may claim a bug, and traces have names of their own.
             let first = !counterexamples.iter().any(|(name, _)| name == what);
             let name = if first { what.to_owned() } else { format!("{what}-by-{by}") };
             counterexamples.extend(found.map(|found| (name, found)));
-            Caught { what: what.to_owned(), by: by.to_owned(), steps, run }
+            bar.inc(1);
+            Caught::new(what, by, shown)
         };
         let mutants = MUTANTS
             .iter()
             .map(|mutant| caught(mutant.bug.slug(), mutant.property, check_mutant(mutant)))
             .collect();
-        let refuted = refute();
-        let refutation = caught(refuted.claim.id, refuted.claim.text, refuted.counterexample);
-        spinner.finish_and_clear();
-        let properties =
-            PROPERTIES.iter().map(|&Property { id, text, covers, .. }| Said { id, text, covers });
-        Self { spaces, properties: properties.collect(), mutants, refutation, counterexamples }
+        let Refutation { claim, run } = refute();
+        let mut refutations = vec![caught(claim.id, claim.text, run)];
+        let Refutation { claim, run } = refute_load();
+        let run = run.map(|run| (run.steps.len(), run.to_string()));
+        refutations.push(Caught::new(claim.id, claim.text, run));
+        let slips = SLIPS
+            .iter()
+            .inspect(|_| bar.inc(1))
+            .map(|claim| {
+                let run = check_slip(claim).map(|run| (run.steps.len(), run.to_string()));
+                Caught::new(claim.slip.slug(), claim.property, run)
+            })
+            .collect();
+        bar.finish_and_clear();
+        let said = |&Property { id, text, covers, .. }: &Property| Said { id, text, covers };
+        Self {
+            spaces: checks.into_iter().map(Space::from).collect(),
+            idle,
+            properties: properties().map(said).collect(),
+            mutants,
+            slips,
+            refutations,
+            counterexamples,
+        }
+    }
+
+    fn claims(&self) -> impl Iterator<Item = &Caught> {
+        self.mutants.iter().chain(&self.slips).chain(&self.refutations)
     }
 
     /// Whether all holds that must, and all falls that must.
     pub(crate) fn is_good(&self) -> bool {
-        self.spaces.iter().all(|space| space.failures.is_empty())
-            && self.mutants.iter().all(|mutant| mutant.steps.is_some())
-            && self.refutation.steps.is_some()
+        self.idle.is_empty()
+            && self.spaces.iter().all(|space| space.failures.is_empty())
+            && self.claims().all(|claim| claim.steps.is_some())
     }
 }
 
 impl From<Checked> for Space {
     fn from(checked: Checked) -> Self {
         Self {
-            features: checked.features.to_string(),
+            model: checked.case.name,
+            features: checked.case.features.to_string(),
             states: checked.states,
             transitions: checked.transitions,
             depth: checked.depth,
@@ -132,27 +169,33 @@ impl fmt::Display for Findings {
             let (states, steps) =
                 (HumanCount(space.states as u64), HumanCount(space.transitions as u64));
             let verdict = if space.failures.is_empty() { "hold" } else { "FAIL" };
+            let (model, features) = (space.model, &space.features);
             writeln!(
                 f,
-                "  {:<22} {verdict}: {states} states, {steps} steps, depth {}, {:.2} s",
-                space.features, space.depth, space.seconds
+                "  {model:<14} {features:<22} {verdict}: {states} states, {steps} steps, {:.1} s",
+                space.seconds
             )?;
             space.failures.iter().try_for_each(|failure| writeln!(f, "  FAIL: {failure}"))?;
         }
+        for property in &self.idle {
+            writeln!(f, "  FAIL: {property} had nothing to judge")?;
+        }
+        let caught = |claims: &[Caught]| claims.iter().filter(|it| it.steps.is_some()).count();
         let (bugs, claims) = (Bug::ALL.len(), self.mutants.len());
-        let caught = self.mutants.iter().filter(|mutant| mutant.steps.is_some()).count();
-        writeln!(f, "  {bugs} planted bugs: {caught} of {claims} claims to catch one hold")?;
-        for mutant in self.mutants.iter().filter(|mutant| mutant.steps.is_none()) {
-            writeln!(f, "  FAIL: {} survives {}", mutant.what, mutant.by)?;
+        let of_device = caught(&self.mutants);
+        writeln!(f, "  {bugs} planted bugs: {of_device} of {claims} claims to catch one hold")?;
+        let (slips, claims) = (Slip::ALL.len(), self.slips.len());
+        let of_vmm = caught(&self.slips);
+        writeln!(f, "  {slips} slips of a VMM: {of_vmm} of {claims} claims to catch one hold")?;
+        for claim in self.mutants.iter().chain(&self.slips).filter(|it| it.steps.is_none()) {
+            writeln!(f, "  FAIL: {} survives {}", claim.what, claim.by)?;
         }
-        match self.refutation.steps {
-            Some(steps) => writeln!(
-                f,
-                "  {} is refuted in {steps} steps, as it must be (O4)",
-                self.refutation.what
-            ),
-            None => writeln!(f, "  FAIL: {} was not refuted", self.refutation.what),
-        }
+        self.refutations.iter().try_for_each(|claim| match claim.steps {
+            Some(steps) => {
+                writeln!(f, "  {} is refuted in {steps} steps, as it must be", claim.what)
+            }
+            None => writeln!(f, "  FAIL: {} was not refuted", claim.what),
+        })
     }
 }
 
@@ -160,7 +203,7 @@ pub(crate) fn run(arguments: &Arguments, output: &mut Output) -> Result {
     let findings = Findings::find();
     output.say("model", &findings)?;
     if arguments.properties {
-        for property in PROPERTIES {
+        for property in properties() {
             output.line(format_args!(
                 "{}: {} ({})",
                 property.id,
@@ -170,8 +213,8 @@ pub(crate) fn run(arguments: &Arguments, output: &mut Output) -> Result {
         }
     }
     if arguments.mutants {
-        for (what, counterexample) in &findings.counterexamples {
-            output.line(format_args!("\n{what}: {counterexample}"))?;
+        for Caught { what, run, .. } in findings.claims() {
+            output.line(format_args!("\n{what}: {}", run.as_deref().unwrap_or("not caught")))?;
         }
     }
     if let Some(path) = &arguments.counterexamples {

@@ -4,7 +4,7 @@
 
 use vfio_fsm_core::device::Bug;
 use vfio_fsm_core::{Direction, Errno, Fault, Fd, Features, Op, Reply, State};
-use vfio_fsm_model::{Counterexample, MUTANTS, PROPERTIES, check_mutant, refute};
+use vfio_fsm_model::{Counterexample, MUTANTS, check_mutant, properties, refute};
 
 use crate::suite::Suite;
 use crate::suite::script::{READ, Script};
@@ -16,7 +16,7 @@ pub(super) fn generate(features: Features) -> Vec<Trace> {
     });
     let mut runs: Vec<_> = bugs.map(|mutant| (mutant.bug.slug(), check_mutant(mutant))).collect();
     let refuted = refute();
-    runs.push((refuted.claim.id, refuted.counterexample.filter(|run| run.features == features)));
+    runs.push((refuted.claim.id, refuted.run.filter(|run| run.features == features)));
     runs.into_iter().filter_map(|(name, run)| Some(to_trace(&run?, name))).collect()
 }
 
@@ -34,7 +34,7 @@ fn ends_in_wrong_bytes(run: &Counterexample) -> bool {
 /// data_fd that is open, are asked for at the end. If it read wrong bytes, the device says of itself
 /// before and after what it is like when fresh: which bytes are right a trace cannot know.
 pub(crate) fn to_trace(counterexample: &Counterexample, name: &str) -> Trace {
-    let property = PROPERTIES.iter().find(|property| property.id == counterexample.property);
+    let property = properties().find(|property| property.id == counterexample.property);
     let covers = property.map_or(&[][..], |property| property.covers);
     let mut script = Script::new(Suite::Model, counterexample.features, name, covers);
     let wrong_bytes = ends_in_wrong_bytes(counterexample);

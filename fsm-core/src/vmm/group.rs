@@ -12,9 +12,10 @@
 //! ```
 //!
 //! Each session has a thread or a turn of its own, and so drains beside the others. At each `|` it
-//! calls a [`Hook`], and the group says when it may go on: when all have arrived.
+//! calls a [`Hook`], and the group says when it may go on: when all have arrived. A session that
+//! gives up turns back, and so do all the others.
 
-use crate::state::Features;
+use crate::state::{Direction, Features};
 use crate::vmm::{Hook, Verdict};
 
 /// The order over the devices of one VM, for one migration.
@@ -23,8 +24,11 @@ use crate::vmm::{Hook, Verdict};
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Group {
     members: usize,
+    direction: Direction,
     two_phases: bool,
     ranks: [Rank; Self::MOST],
+    /// Members that are on their way back, a bit each.
+    aborting: u64,
     /// Gates that all have reached, and at which the VMM is at work.
     due: Gates,
     /// Gates that are open.
@@ -109,11 +113,16 @@ impl Group {
     /// The most devices of a group.
     pub const MOST: usize = 64;
 
-    /// A group of devices with these features.
+    /// A group of devices with these features, at the source (saving) or the destination
+    /// (resuming).
     ///
     /// `peer_dma` is whether devices can reach each other's memory: `false` only if the VMM maps
     /// none of it for DMA. Several devices with it must all have P2P.
-    pub fn new(devices: &[Features], peer_dma: bool) -> Result<Self, GroupRefused> {
+    pub fn new(
+        direction: Direction,
+        devices: &[Features],
+        peer_dma: bool,
+    ) -> Result<Self, GroupRefused> {
         let members = devices.len();
         if members > Self::MOST {
             return Err(GroupRefused::TooMany { devices: members });
@@ -123,8 +132,16 @@ impl Group {
             let features = devices[index];
             return Err(GroupRefused::NoP2p { index, devices: members, features });
         }
-        let ranks = [Rank::Free; Self::MOST];
-        Ok(Self { members, two_phases, ranks, due: Gates(0), open: Gates(0), broken: false })
+        Ok(Self {
+            members,
+            direction,
+            two_phases,
+            ranks: [Rank::Free; Self::MOST],
+            aborting: 0,
+            due: Gates(0),
+            open: Gates(0),
+            broken: false,
+        })
     }
 
     /// Whether the sessions are to stop and start in two phases: for the `group` of their plans.
@@ -143,24 +160,31 @@ impl Group {
         self.broken = true;
     }
 
-    /// A session calls this hook. Ask [`Self::due`], and then [`Self::gate`].
-    pub fn arrive(&mut self, member: usize, hook: Hook) -> Result<(), OutOfOrder> {
+    /// A session calls this hook, on its way forwards or, `aborting`, back. Ask [`Self::due`], and
+    /// then [`Self::gate`].
+    pub fn arrive(&mut self, member: usize, hook: Hook, aborting: bool) -> Result<(), OutOfOrder> {
         let rank = rank(hook).ok_or(OutOfOrder { member, hook })?;
         let now = self.ranks[..self.members].get_mut(member).ok_or(OutOfOrder { member, hook })?;
-        if *now >= rank {
+        let turned = aborting && self.aborting & 1 << member == 0;
+        if *now > rank || *now == rank && !turned {
             return Err(OutOfOrder { member, hook });
         }
         *now = rank;
+        if aborting {
+            self.aborting |= 1 << member;
+            self.broken = true;
+        }
         Ok(())
     }
 
     /// A session has ended. `stopped` is whether its device stays in STOP, as it does at the source
     /// with [`Then::Stop`](crate::vmm::Then): it can still be cancelled. Ask [`Self::due`] then.
     pub fn end(&mut self, member: usize, verdict: &Verdict, stopped: bool) {
-        self.broken |= !verdict.is_complete();
         if let Some(rank) = self.ranks[..self.members].get_mut(member) {
-            let stopped = stopped && verdict.is_complete();
-            *rank = if stopped { Rank::Stopped } else { Rank::Ended };
+            let complete = verdict.is_complete();
+            *rank = if stopped && complete { Rank::Stopped } else { Rank::Ended };
+            self.broken |= !complete;
+            self.aborting |= u64::from(!complete) << member;
         }
     }
 
@@ -177,13 +201,30 @@ impl Group {
         let Some(rank) = rank(hook) else { return false };
         let members = &self.ranks[..self.members];
         let reached = members.iter().all(|&member| member >= rank) && members.contains(&rank);
-        reached && !self.due.has(rank) && !(self.broken && rank < Rank::Stopped)
+        let in_vain = |member| self.turns(member, rank);
+        let blocked = self.broken && (0..self.members).any(in_vain);
+        reached && !self.due.has(rank) && !blocked
+    }
+
+    /// Whether a gate leads on, and not back to where the devices were.
+    const fn is_forwards(&self, rank: Rank) -> bool {
+        match self.direction {
+            Direction::Saving => matches!(rank, Rank::Freeze | Rank::Quiesced),
+            Direction::Resuming => !matches!(rank, Rank::Thaw),
+        }
+    }
+
+    /// Whether a member that waits there has to turn back, now that the group is broken: at every
+    /// gate that leads on, and at the last one of a destination, where it has been loaded in vain.
+    const fn turns(&self, member: usize, rank: Rank) -> bool {
+        let loaded = matches!(self.direction, Direction::Resuming);
+        self.is_forwards(rank) || loaded && self.aborting & 1 << member == 0
     }
 
     /// The VMM has done its part of a hook that was due, or could not.
     pub fn done(&mut self, hook: Hook, done: bool) {
         let Some(rank) = rank(hook) else { return };
-        if done || rank > Rank::Stopped {
+        if done || !self.is_forwards(rank) {
             self.open = self.open.with(rank);
         } else {
             self.broken = true;
@@ -194,7 +235,7 @@ impl Group {
     pub fn gate(&self, member: usize) -> Gate {
         match self.ranks[..self.members].get(member) {
             Some(&rank) if self.open.has(rank) => Gate::Open,
-            Some(&(Rank::Freeze | Rank::Quiesced)) if self.broken => Gate::Broken,
+            Some(&rank) if self.broken && self.turns(member, rank) => Gate::Broken,
             Some(_) => Gate::Wait,
             None => Gate::Broken,
         }

@@ -9,7 +9,8 @@ use crate::vmm::Cause;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Held<F> {
     pub(super) features: Features,
-    /// Where the device is believed to be; `None` behind an error, until GET tells.
+    /// Where the device is believed to be; `None` behind an error, until GET tells, and in a state
+    /// that only a later kernel knows.
     pub(super) at: Option<State>,
     fd: Option<F>,
     /// Whether the session of `fd` is believed to go on. No op but close is on one that does not.
@@ -34,10 +35,8 @@ impl<F> Held<F> {
         Self { features: Features::STOP_COPY, at: None, fd: None, live: false, old: None }
     }
 
-    /// The route of a SET, from where the device is believed to be.
-    ///
-    /// From an unknown state there is none that is safe to ask for but back to where nothing can be
-    /// blocked: RUNNING and STOP.
+    /// The route of a SET, from where the device is believed to be; `None` from a state that only a
+    /// later kernel knows, whose routes it knows as well (R8).
     fn route(&self, to: State) -> Result<Option<Route>, Cause> {
         let Some(from) = self.at else { return Ok(None) };
         let route = Route::new(self.features, from, to);

@@ -49,6 +49,8 @@ pub struct Loader<F> {
     aborted: Option<Cause>,
     asked: bool,
     frozen: bool,
+    /// A SET has been sent: there may be something to undo.
+    begun: bool,
     epoch: u32,
     evidence: Option<Evidence>,
     run: bool,
@@ -81,7 +83,8 @@ enum Phase {
     Reset,
     /// GET behind it.
     Revived,
-    Close,
+    /// And then: end like this, if at all.
+    Close(Option<Verdict>),
     Over(Verdict),
 }
 
@@ -95,6 +98,7 @@ impl<F> Loader<F> {
             aborted: None,
             asked: false,
             frozen: false,
+            begun: false,
             epoch: FIRST_EPOCH,
             evidence: None,
             run: false,
@@ -121,6 +125,11 @@ impl<F> Loader<F> {
     /// Whether nobody may touch the device (V4).
     pub const fn is_frozen(&self) -> bool {
         self.frozen
+    }
+
+    /// Whether the session is on its way back, to a blank device.
+    pub const fn is_aborting(&self) -> bool {
+        self.aborted.is_some()
     }
 
     /// The latest sign of a reset that the session did not order.
@@ -164,7 +173,7 @@ impl<F> Loader<F> {
             Phase::Blocked(_) => Step::Wait(Wait::Writable),
             Phase::Loaded => Step::Wait(Wait::Run),
             Phase::Reset => Step::Do(Op::Reset),
-            Phase::Close => match self.held.to_close() {
+            Phase::Close(_) => match self.held.to_close() {
                 Some(fd) => Step::Do(Op::CloseFd { fd }),
                 None => Step::Wait(Wait::Run),
             },
@@ -185,9 +194,9 @@ impl<F> Loader<F> {
             Phase::Locate => self.locate(reply),
             Phase::Reset => self.have_reset(&reply),
             Phase::Revived => self.revived(reply),
-            Phase::Close => {
+            Phase::Close(stuck) => {
                 self.held.closed();
-                self.close();
+                self.close(stuck);
             }
             Phase::Call(_) | Phase::Frame | Phase::Blocked(_) | Phase::Loaded | Phase::Over(_) => {}
         }
@@ -217,7 +226,7 @@ impl<F> Loader<F> {
         let Phase::Call(hook) = self.phase else { return Err(self.out_of_turn("a called hook")) };
         self.answered("a called hook", true)?;
         match hook {
-            Hook::Thaw => {
+            Hook::Thaw if done || self.is_aborting() => {
                 self.frozen = false;
                 self.phase = Phase::Over(self.verdict());
             }
@@ -233,7 +242,7 @@ impl<F> Loader<F> {
                 self.phase = Phase::Loaded;
             }
             Hook::Startable => self.set(State::Running),
-            Hook::Quiesced => {}
+            Hook::Thaw | Hook::Quiesced => {}
         }
         Ok(())
     }
@@ -292,7 +301,9 @@ impl<F> Loader<F> {
     fn begin(&mut self, reply: Reply<u32, F>) {
         match self.held.get(reply) {
             Ok(state) if state == State::Running.into() => self.phase = Phase::Call(Hook::Freeze),
-            Ok(state) => self.abort(Cause::Elsewhere { state }),
+            Ok(state) => {
+                self.abort(Cause::Elsewhere { state, expected: State::Running });
+            }
             Err(cause) => self.abort(cause),
         }
     }
@@ -305,6 +316,7 @@ impl<F> Loader<F> {
     }
 
     fn have_set(&mut self, to: State, reply: Reply<u32, F>) {
+        self.begun = true;
         match self.held.set(to, reply) {
             Moved::Opened => self.phase = Phase::Frame,
             Moved::Check => self.phase = Phase::Check(to),
@@ -315,7 +327,7 @@ impl<F> Loader<F> {
 
     fn have_checked(&mut self, to: State, reply: Reply<u32, F>) {
         match self.held.get(reply) {
-            Ok(state) if state == to.into() && to.is(State::Running) => self.close(),
+            Ok(state) if state == to.into() && to.is(State::Running) => self.close(None),
             Ok(state) if state == to.into() => self.phase = Phase::Call(Hook::Startable),
             Ok(state) if state == State::Running.into() => {
                 self.found_reset(Evidence::DeferredIntoSet { to });
@@ -375,8 +387,11 @@ impl<F> Loader<F> {
 
     fn abort(&mut self, cause: Cause) {
         self.aborted = Some(cause);
-        // Before the freeze nothing has been done to the device.
-        self.phase = if self.frozen { Phase::Reset } else { Phase::Over(self.verdict()) };
+        self.phase = match (self.begun, self.frozen) {
+            (true, _) => Phase::Reset,
+            (false, true) => Phase::Call(Hook::Thaw),
+            (false, false) => Phase::Over(self.verdict()),
+        };
     }
 
     fn have_reset(&mut self, reply: &Reply<u32, F>) {
@@ -392,18 +407,20 @@ impl<F> Loader<F> {
 
     fn revived(&mut self, reply: Reply<u32, F>) {
         match self.held.get(reply) {
-            Ok(state) if state == State::Running.into() => self.close(),
+            Ok(state) if state == State::Running.into() => self.close(None),
             Ok(state) => self.stuck(Some(state), None),
             Err(Cause::Get { errno }) => self.stuck(None, Some(errno)),
             Err(_) => self.stuck(None, None),
         }
     }
 
-    /// The device is in RUNNING, by whichever way: close what is left, and then go on or end.
-    fn close(&mut self) {
+    /// Close what is left, and then end stuck, or, in RUNNING by whichever way, go on or end.
+    fn close(&mut self, stuck: Option<Verdict>) {
         self.held.end_session();
         if self.held.to_close().is_some() {
-            self.phase = Phase::Close;
+            self.phase = Phase::Close(stuck);
+        } else if let Some(verdict) = stuck {
+            self.phase = Phase::Over(verdict);
         } else if self.aborted.is_some() || self.ended {
             self.phase = Phase::Call(Hook::Thaw);
         } else {
@@ -422,7 +439,7 @@ impl<F> Loader<F> {
 
     fn stuck(&mut self, at: Option<RawState>, errno: Option<Errno>) {
         let cause = self.aborted.unwrap_or(Cause::Discarded);
-        self.phase = Phase::Over(Verdict::Stuck { cause, at, errno, guest: Guest::Intact });
+        self.close(Some(Verdict::Stuck { cause, at, errno, guest: Guest::Intact }));
     }
 
     // ---- turns

@@ -24,6 +24,10 @@ pub struct Plan {
     ///
     /// [`Group`]: crate::vmm::Group
     pub group: bool,
+    /// The VMM has stopped the device (STOP) and the guest before, and keeps them so: that is where
+    /// the session begins and goes back to, it calls neither [`Hook::Freeze`] nor [`Hook::Thaw`],
+    /// and there is no PRE_COPY.
+    pub paused: bool,
     /// How often the stream may be discarded after a reset: a guest that resets its device for ever
     /// must not migrate for ever.
     pub restarts: u16,
@@ -49,6 +53,7 @@ impl Plan {
         reinit: true,
         ack: false,
         group: false,
+        paused: false,
         restarts: 3,
         chunk: 1 << 18,
         then: Then::Stop,
@@ -80,9 +85,8 @@ impl Status {
 
 /// Drives the device at the source.
 ///
-/// It starts in RUNNING, or in STOP if the VMM has stopped device and guest already. Wherever it
-/// ends, the device is in a known state, no data_fd is open, and the verdict says what the guest
-/// has lived through.
+/// Wherever it ends, the device is in a known state, no data_fd is open, and the verdict says what
+/// the guest has lived through.
 ///
 /// A SET is only ever sent where a route leads, a data_fd only ever used while nothing says that
 /// its session is over, and behind an error nothing is believed until GET has told (V1, V2, V3).
@@ -90,8 +94,6 @@ impl Status {
 pub struct Saver<F> {
     plan: Plan,
     held: Held<F>,
-    /// Where the device was and goes back to: RUNNING, or STOP.
-    home: State,
     course: Course,
     phase: Phase,
     /// What `step` said has not been answered.
@@ -152,9 +154,11 @@ enum Phase {
     Decide(Evidence),
     Call(Hook),
     Close(Next),
-    /// GET before going home.
-    Locate,
-    /// GET behind a SET home that failed: is the reset really needed?
+    /// GET before going home, and once more if it fails.
+    Locate {
+        again: bool,
+    },
+    /// GET behind a failure on the way home: is the reset really needed?
     LastLook,
     /// The reset that the VMM ordered.
     Ordered,
@@ -171,15 +175,15 @@ enum Next {
     AfterDiscard,
     End,
     LeaveHome,
+    Over(Verdict),
 }
 
 impl<F> Saver<F> {
-    /// A session for a device in RUNNING, or in STOP.
+    /// A session for a device in RUNNING, or, with a plan that is `paused`, in STOP.
     pub const fn new(plan: Plan) -> Self {
         Self {
             plan,
             held: Held::new(),
-            home: State::Running,
             course: Course::Save,
             phase: Phase::Features,
             asked: false,
@@ -218,7 +222,12 @@ impl<F> Saver<F> {
 
     /// Whether no guest may touch the device (V4).
     pub const fn is_frozen(&self) -> bool {
-        self.frozen || self.home.is(State::Stop)
+        self.frozen || self.plan.paused
+    }
+
+    /// Whether the session is on its way back, without an image.
+    pub const fn is_aborting(&self) -> bool {
+        matches!(self.course, Course::Abort(_))
     }
 
     /// The latest sign of a reset.
@@ -243,7 +252,12 @@ impl<F> Saver<F> {
     }
 
     const fn has_pre_copy(&self) -> bool {
-        self.plan.pre_copy && self.held.features.pre_copy() && self.home.is(State::Running)
+        self.plan.pre_copy && self.held.features.pre_copy() && !self.plan.paused
+    }
+
+    /// Where the device begins and goes back to.
+    const fn home(&self) -> State {
+        if self.plan.paused { State::Stop } else { State::Running }
     }
 
     /// Whether stopping and starting has two phases.
@@ -268,7 +282,7 @@ impl<F> Saver<F> {
             Phase::Begin
             | Phase::Check(_)
             | Phase::Suspect { .. }
-            | Phase::Locate
+            | Phase::Locate { .. }
             | Phase::LastLook
             | Phase::Revived => Step::Do(Op::GetState),
             Phase::Info => on(self.held.live_fd(), |fd| Op::PrecopyInfo { fd }),
@@ -307,7 +321,7 @@ impl<F> Saver<F> {
                 self.held.closed();
                 self.close(next);
             }
-            Phase::Locate => self.locate(reply),
+            Phase::Locate { again } => self.locate(again, reply),
             Phase::LastLook => self.last_look(reply),
             Phase::Ordered => self.have_reset_for_guest(&reply),
             Phase::LastResort => self.have_reset(&reply),
@@ -355,7 +369,7 @@ impl<F> Saver<F> {
         match hook {
             Hook::Thaw => self.thawed(),
             // Going home is not stopped by anything, least of all halfway.
-            Hook::Startable => self.set(self.home),
+            Hook::Startable => self.set(self.home()),
             hook if !done => self.abort(Cause::Hook(hook)),
             Hook::Freeze => {
                 self.frozen = true;
@@ -489,17 +503,11 @@ impl<F> Saver<F> {
 
     fn begin(&mut self, reply: Reply<u32, F>) {
         match self.held.get(reply) {
-            Ok(state) => match state.known() {
-                Some(home @ (State::Running | State::Stop)) => {
-                    self.home = home;
-                    if self.has_pre_copy() {
-                        self.set(State::PreCopy);
-                    } else {
-                        self.phase = Phase::Size;
-                    }
-                }
-                _ => self.over(Cause::Elsewhere { state }),
-            },
+            Ok(state) if state != self.home().into() => {
+                self.over(Cause::Elsewhere { state, expected: self.home() });
+            }
+            Ok(_) if self.has_pre_copy() => self.set(State::PreCopy),
+            Ok(_) => self.phase = Phase::Size,
             Err(cause) => self.over(cause),
         }
     }
@@ -569,14 +577,9 @@ impl<F> Saver<F> {
     fn set(&mut self, to: State) {
         match self.held.may_set(to) {
             Ok(()) => self.phase = Phase::Set(to),
-            Err(_) if self.is_at_its_end() => self.phase = Phase::LastResort,
+            Err(_) if self.is_aborting() => self.phase = Phase::LastResort,
             Err(cause) => self.abort(cause),
         }
-    }
-
-    /// Going home already, so that giving up leads nowhere else.
-    const fn is_at_its_end(&self) -> bool {
-        matches!(self.course, Course::Abort(_))
     }
 
     fn have_set(&mut self, to: State, reply: Reply<u32, F>) {
@@ -587,7 +590,7 @@ impl<F> Saver<F> {
                 self.found_reset(Evidence::UnexpectedFd { to });
             }
             Moved::Unexpected => self.phase = Phase::Check(to),
-            Moved::Failed(_) if self.is_at_its_end() => self.phase = Phase::LastLook,
+            Moved::Failed(_) if self.is_aborting() => self.phase = Phase::LastLook,
             Moved::Failed(cause) => self.abort(cause),
         }
     }
@@ -604,7 +607,9 @@ impl<F> Saver<F> {
                     self.homeward();
                 }
             }
-            Ok(_) | Err(_) if self.is_at_its_end() => self.phase = Phase::LastResort,
+            Ok(_) if self.is_aborting() => self.phase = Phase::LastResort,
+            // A reset costs the guest its device: ask once more before.
+            Err(_) if self.is_aborting() => self.phase = Phase::LastLook,
             Ok(state) => self.abort(Cause::Wandered { to, state }),
             Err(cause) => self.abort(cause),
         }
@@ -696,30 +701,35 @@ impl<F> Saver<F> {
             Next::End => self.phase = Phase::Send(Frame::End { epoch: self.epoch }),
             Next::LeaveHome if self.frozen => self.phase = Phase::Call(Hook::Thaw),
             Next::LeaveHome => self.left_home(),
+            Next::Over(verdict) => self.phase = Phase::Over(verdict),
         }
     }
 
     fn abort(&mut self, cause: Cause) {
         self.course = Course::Abort(cause);
-        self.phase = Phase::Locate;
+        self.phase = Phase::Locate { again: false };
     }
 
-    fn locate(&mut self, reply: Reply<u32, F>) {
+    fn locate(&mut self, again: bool, reply: Reply<u32, F>) {
         let believed = self.held.at;
-        let state = self.held.get(reply).ok().and_then(RawState::known);
-        if let (Some(believed), Some(State::Running)) = (believed, state) {
-            if !believed.is(State::Running) {
+        match (self.held.get(reply), believed) {
+            (Ok(state), Some(believed))
+                if state == State::Running.into() && !believed.is(State::Running) =>
+            {
                 self.note_reset(Evidence::AlreadyRunning { believed });
+                self.homeward();
             }
+            (Ok(_), _) => self.homeward(),
+            // A SET from nobody knows where is no way out: in ERROR it makes kernels complain.
+            (Err(_), _) if again => self.phase = Phase::LastResort,
+            (Err(_), _) => self.phase = Phase::Locate { again: true },
         }
-        self.homeward();
     }
 
-    /// Towards where the device was, one step. What is unknown is left by a SET to there, too: it
-    /// is never blocked.
+    /// Towards where the device was, one step; also from a state that only a later kernel knows.
     fn homeward(&mut self) {
         match self.held.at {
-            Some(at) if at.is(self.home) => {
+            Some(at) if at.is(self.home()) => {
                 self.held.end_session();
                 self.close(Next::LeaveHome);
             }
@@ -728,7 +738,7 @@ impl<F> Saver<F> {
                 self.phase = Phase::Call(Hook::Startable);
             }
             Some(_) if self.in_two_phases() => self.set(State::RunningP2p),
-            _ => self.set(self.home),
+            _ => self.set(self.home()),
         }
     }
 
@@ -756,7 +766,7 @@ impl<F> Saver<F> {
 
     fn last_look(&mut self, reply: Reply<u32, F>) {
         match self.held.get(reply) {
-            Ok(state) if state == self.home.into() => self.homeward(),
+            Ok(state) if state == self.home().into() => self.homeward(),
             // Once is enough: what fails behind a reset, too, will fail again.
             Ok(state) if self.guest == Guest::LostByUs => self.stuck(Some(state), None),
             Ok(_) | Err(_) => self.phase = Phase::LastResort,
@@ -789,7 +799,8 @@ impl<F> Saver<F> {
         let cause = if let Course::Abort(cause) = self.course { cause } else { Cause::Cancelled };
         // The session has touched it last: what is wrong with it now is its doing.
         let guest = Guest::LostByUs;
-        self.phase = Phase::Over(Verdict::Stuck { cause, at, errno, guest });
+        self.held.end_session();
+        self.close(Next::Over(Verdict::Stuck { cause, at, errno, guest }));
     }
 
     // ---- turns

@@ -35,7 +35,9 @@ pub enum Hook {
     Quiesced,
     /// This device answers peer-to-peer DMA again, and starts none. Go on when all of them do.
     Startable,
-    /// The device is in RUNNING: the guest may touch it again.
+    /// The device is in RUNNING and may be touched again. At the source the guest runs on; at the
+    /// destination the verdict says whether the device is the guest's or blank. There, and there
+    /// alone, a VMM that cannot go on may say so, and the device is reset.
     Thaw,
     /// Destination: all initial bytes are loaded. Tell the source, if it waits for it.
     InitialBytesLoaded,
@@ -141,10 +143,12 @@ pub enum Cause {
     #[error(transparent)]
     Features(#[from] IllegalFeatures),
     /// It was not where a session can begin.
-    #[error("the device is in {state}: a session begins in RUNNING, a snapshot also in STOP")]
+    #[error("the device is in {state}: this session begins in {expected}")]
     Elsewhere {
         /// Where it was.
         state: RawState,
+        /// Where it should have been.
+        expected: State,
     },
     /// A SET failed. What it left behind was asked for.
     #[error("SET({to}) failed with {errno}; see the driver's messages")]

@@ -2,14 +2,13 @@
 //! The devices of one VM, each session in a thread of its own.
 
 use std::thread;
-use std::time::Duration;
 
 use parking_lot::{Condvar, Mutex};
 use vfio_fsm_core::vmm::{
     Cause, Decision, Event, Gate, Group, GroupRefused, Guest, Hook, Port, Recovery, ResetRefused,
     Verdict,
 };
-use vfio_fsm_core::{Errno, Features, IllegalFeatures, Op, Reply, State};
+use vfio_fsm_core::{Direction, Errno, Features, IllegalFeatures, Op, Reply, State};
 
 use super::{Interest, Outcome, Session, Standing, Vmm};
 
@@ -46,9 +45,13 @@ pub enum GroupError {
 /// # Errors
 ///
 /// When one has no migration, or they cannot.
-pub fn group_of<P: Port>(ports: &mut [P], peer_dma: bool) -> Result<Group, GroupError> {
+pub fn group_of<P: Port>(
+    direction: Direction,
+    ports: &mut [P],
+    peer_dma: bool,
+) -> Result<Group, GroupError> {
     let features = ports.iter_mut().enumerate().map(|(index, port)| features(index, port));
-    Ok(Group::new(&features.collect::<Result<Vec<_>, _>>()?, peer_dma)?)
+    Ok(Group::new(direction, &features.collect::<Result<Vec<_>, _>>()?, peer_dma)?)
 }
 
 fn features(index: usize, port: &mut impl Port) -> Result<Features, GroupError> {
@@ -65,12 +68,11 @@ fn features(index: usize, port: &mut impl Port) -> Result<Features, GroupError> 
 ///
 /// Each has a thread, a port, a stream and a VMM's side of its own, which answers for that device
 /// alone. What concerns all of them, [`Hook::Freeze`], [`Hook::Quiesced`], [`Hook::Startable`] and
-/// [`Hook::Thaw`], goes to `all`, once, when the last has arrived; and none goes on before. At the
-/// destination none starts its device before all are loaded.
+/// [`Hook::Thaw`], goes to `all`, once, when the last has arrived; and none goes on before.
 ///
 /// One that fails takes the others with it: they are cancelled, those that are complete in STOP
 /// included, and the way back has two phases like the way there. So in the end all are complete, or
-/// none is, unless one fails in the very start of the destination.
+/// none is.
 ///
 /// When all are complete in STOP and the destination fails, [`Group::fail`] and the same call again
 /// take all devices back.
@@ -90,7 +92,7 @@ where
     V: Vmm + Send,
 {
     let count = members.len();
-    let state = Mutex::new(Inner { group: *group, all, count, loaded: 0, ended: 0 });
+    let state = Mutex::new(Inner { group: *group, all, count, ended: 0 });
     let shared = Shared { state, changed: Condvar::new() };
     let outcomes = thread::scope(|scope| {
         let run = |(index, (session, vmm))| {
@@ -125,15 +127,14 @@ struct Inner<H> {
     group: Group,
     all: H,
     count: usize,
-    /// At the destination: so many wait for the start.
-    loaded: usize,
     /// So many have a verdict.
     ended: usize,
 }
 
 impl<H: FnMut(Hook) -> bool> Shared<H> {
     fn run(&self, index: usize, session: &mut impl Session, vmm: &mut impl Vmm) -> Outcome {
-        let mut member = Member::new(index, vmm, self);
+        let mut member =
+            Member { index, vmm, shared: self, aborting: false, frozen: false, cancelled: false };
         if self.state.lock().group.is_broken() {
             member.cancel(session);
         }
@@ -165,10 +166,10 @@ impl<H: FnMut(Hook) -> bool> Shared<H> {
         stopped
     }
 
-    /// Comes to a gate, and goes on when all have: whether to go on as if all were well.
-    fn pass(&self, index: usize, hook: Hook) -> bool {
+    /// Comes to a gate, and goes on when all have; `false` if it is to turn back there.
+    fn pass(&self, index: usize, hook: Hook, aborting: bool) -> bool {
         let mut state = self.state.lock();
-        if state.group.arrive(index, hook).is_err() {
+        if state.group.arrive(index, hook, aborting).is_err() {
             state.group.fail();
             self.changed.notify_all();
             return false;
@@ -180,8 +181,7 @@ impl<H: FnMut(Hook) -> bool> Shared<H> {
                 self.changed.notify_all();
             }
             match state.group.gate(index) {
-                // A destination of which one device is not loaded starts none.
-                Gate::Open => return hook != Hook::Startable || !state.group.is_broken(),
+                Gate::Open => return true,
                 Gate::Broken => return false,
                 Gate::Wait => self.changed.wait(&mut state),
             }
@@ -194,47 +194,27 @@ struct Member<'a, V, H> {
     index: usize,
     vmm: &'a mut V,
     shared: &'a Shared<H>,
-    /// The guest is frozen, as far as this one knows.
+    /// As the session has last said.
+    aborting: bool,
     frozen: bool,
     cancelled: bool,
-    loaded: bool,
-    /// The VMM has said [`Event::Run`].
-    start: bool,
 }
 
-impl<'a, V, H> Member<'a, V, H> {
-    fn new(index: usize, vmm: &'a mut V, shared: &'a Shared<H>) -> Self {
-        Self { index, vmm, shared, frozen: false, cancelled: false, loaded: false, start: false }
-    }
-
+impl<V, H> Member<'_, V, H> {
     fn cancel(&mut self, session: &mut impl Session) {
         self.cancelled = true;
         let refused = session.event(Event::Cancel);
         debug_assert_eq!(refused, Ok(()));
     }
 
-    /// Another has failed, or this one has just now: the others are not to wait for it.
-    fn is_broken(&self, standing: &Standing) -> bool {
+    /// Whether another has failed, or this one has just now: then the others are not to wait.
+    fn is_broken(&self) -> bool {
         let mut state = self.shared.state.lock();
-        if standing.lost && !state.group.is_broken() {
+        if self.aborting && !state.group.is_broken() {
             state.group.fail();
             self.shared.changed.notify_all();
         }
         state.group.is_broken()
-    }
-
-    /// Whether all members are loaded, of which this one is one. Waits for it, but not for ever.
-    fn all_are_loaded(&mut self) -> bool {
-        let mut state = self.shared.state.lock();
-        if !self.loaded {
-            self.loaded = true;
-            state.loaded += 1;
-            self.shared.changed.notify_all();
-        }
-        if state.loaded < state.count {
-            self.shared.changed.wait_for(&mut state, Duration::from_millis(10));
-        }
-        state.loaded == state.count
     }
 }
 
@@ -242,9 +222,8 @@ impl<V: Vmm, H: FnMut(Hook) -> bool> Vmm for Member<'_, V, H> {
     fn hook(&mut self, hook: Hook) -> bool {
         match hook {
             Hook::Freeze | Hook::Quiesced | Hook::Startable | Hook::Thaw => {
-                let goes_on = self.shared.pass(self.index, hook);
                 self.frozen = hook != Hook::Thaw;
-                goes_on
+                self.shared.pass(self.index, hook, self.aborting)
             }
             _ => self.vmm.hook(hook),
         }
@@ -259,25 +238,16 @@ impl<V: Vmm, H: FnMut(Hook) -> bool> Vmm for Member<'_, V, H> {
     }
 
     fn event(&mut self, standing: &Standing) -> Option<Event> {
-        if self.is_broken(standing) && !self.cancelled {
+        self.aborting = standing.aborting;
+        if self.is_broken() && !self.cancelled {
             self.cancelled = true;
             return Some(Event::Cancel);
         }
-        match self.vmm.event(standing) {
-            Some(Event::Run) => {
-                self.start = true;
-                None
-            }
-            event => event,
-        }
+        self.vmm.event(standing)
     }
 
     fn wait(&mut self, interest: &Interest, standing: &Standing) -> Option<Event> {
-        match interest {
-            Interest::Run if !self.all_are_loaded() => None,
-            Interest::Run if self.start => Some(Event::Run),
-            _ => self.vmm.wait(interest, standing),
-        }
+        self.vmm.wait(interest, standing)
     }
 
     fn reset_refused(&mut self, refused: ResetRefused) {

@@ -3,11 +3,11 @@
 
 use std::io::{ErrorKind, Read};
 
-use vfio_fsm_core::vmm::frame::{Decoder, Frame, Item, Limits};
+use vfio_fsm_core::Reply;
+use vfio_fsm_core::vmm::frame::{Decoder, Item, Limits};
 use vfio_fsm_core::vmm::{
     Event, LoadPlan, Loader, OutOfTurn, Piece, Port, Recovery, ResetRefused, Status, Step, Wait,
 };
-use vfio_fsm_core::{Op, Reply};
 
 use super::buffer::Buffer;
 use super::work::{Numbered, Work, in_turn};
@@ -29,8 +29,6 @@ pub struct Loading<P: Port, S, A, O = ()> {
     have: usize,
     begun: bool,
     waited: bool,
-    /// The next reset is ordered by the stream.
-    discards: bool,
     work: Work<O>,
 }
 
@@ -50,29 +48,16 @@ impl<P: Port, S, A: FnMut(&str) -> bool> Loading<P, S, A> {
             have: 0,
             begun: false,
             waited: false,
-            discards: false,
             work: Work::new(()),
         }
     }
 
     /// The same, watched.
     pub fn observed<O: Observer>(self, observer: O) -> Loading<P, S, A, O> {
-        let Self { port, source, accepts, loader, decoder, buffer, have, begun, .. } = self;
-        let Self { waited, discards, work, .. } = self;
+        let Self { port, source, accepts, loader, decoder, buffer, have, begun, waited, work } =
+            self;
         let work = work.observed(observer);
-        Loading {
-            port,
-            source,
-            accepts,
-            loader,
-            decoder,
-            buffer,
-            have,
-            begun,
-            waited,
-            discards,
-            work,
-        }
+        Loading { port, source, accepts, loader, decoder, buffer, have, begun, waited, work }
     }
 }
 
@@ -135,7 +120,7 @@ where
             at: self.loader.at(),
             frozen: self.loader.is_frozen(),
             epoch: self.loader.epoch(),
-            lost: self.work.lost,
+            aborting: self.loader.is_aborting(),
             evidence: self.loader.evidence(),
             left: Status::NONE,
             progress: self.work.progress,
@@ -170,9 +155,6 @@ where
                 return Interest::DataFd;
             }
         };
-        if let Op::Reset = op {
-            self.work.lost |= !std::mem::take(&mut self.discards);
-        }
         let payload = self.buffer.payload();
         let op = op.map(|piece: Piece| piece.of(payload));
         let reply = self.work.apply(&mut self.port, op, &mut []);
@@ -216,7 +198,6 @@ where
             }
             Ok(Some(Item::Frame(frame))) => {
                 self.work.observer.frame(&frame);
-                self.discards = matches!(frame, Frame::Discard { .. });
                 in_turn(self.loader.frame(frame));
             }
             Err(error) => return self.fail(Event::BadStream, Some(error.into())),

@@ -175,7 +175,8 @@ pub trait Vmm {
         Recovery::Abort
     }
 
-    /// What has happened? Asked between any two things that the session does; must not block.
+    /// What has happened? Asked between any two things that the session does, and before each hook;
+    /// must not block.
     fn event(&mut self, standing: &Standing) -> Option<Event> {
         let _ = standing;
         None
@@ -233,7 +234,7 @@ pub struct Standing {
     /// Whether no guest may touch the device.
     pub frozen: bool,
     /// Nothing comes of this migration any more: the session is on its way back.
-    pub lost: bool,
+    pub aborting: bool,
     /// The epoch of the stream.
     pub epoch: u32,
     /// The latest sign of a reset.

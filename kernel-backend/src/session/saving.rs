@@ -6,7 +6,7 @@ use std::ops::Range;
 
 use vfio_fsm_core::vmm::frame::{EncodeError, Encoder, Frame};
 use vfio_fsm_core::vmm::{
-    Cause, Event, Hook, OutOfTurn, Plan, Port, Recovery, ResetRefused, Saver, Step, Verdict, Wait,
+    Cause, Event, OutOfTurn, Plan, Port, Recovery, ResetRefused, Saver, Step, Verdict, Wait,
 };
 
 use super::buffer::Buffer;
@@ -25,8 +25,6 @@ pub struct Saving<P: Port, S, O = ()> {
     /// What is on its way to the sink.
     sending: Option<Sending>,
     waited: bool,
-    /// It goes home to come back, and not because the migration is lost.
-    returns: bool,
     /// A frame was not sent as a whole, and so nothing more is; and why.
     torn: Option<Cause>,
     work: Work<O>,
@@ -50,15 +48,15 @@ impl<P: Port, S> Saving<P, S> {
         let mut buffer = Buffer::new(plan.chunk as usize);
         let sending = Some(Sending { left: buffer.prepend(&header, 0), frame: None });
         let (saver, work) = (Saver::new(plan), Work::new(()));
-        let (waited, returns, torn) = (false, false, None);
-        Ok(Self { port, sink, saver, encoder, buffer, sending, waited, returns, torn, work })
+        let (waited, torn) = (false, None);
+        Ok(Self { port, sink, saver, encoder, buffer, sending, waited, torn, work })
     }
 
     /// The same, watched.
     pub fn observed<O: Observer>(self, observer: O) -> Saving<P, S, O> {
-        let Self { port, sink, saver, encoder, buffer, sending, waited, returns, .. } = self;
-        let (torn, work) = (self.torn, self.work.observed(observer));
-        Saving { port, sink, saver, encoder, buffer, sending, waited, returns, torn, work }
+        let Self { port, sink, saver, encoder, buffer, sending, waited, torn, work } = self;
+        let work = work.observed(observer);
+        Saving { port, sink, saver, encoder, buffer, sending, waited, torn, work }
     }
 }
 
@@ -103,7 +101,6 @@ impl<P: Port<Fd: Clone>, S: Write, O: Observer> Session for Saving<P, S, O> {
     }
 
     fn decide(&mut self, choice: Recovery) -> Result<(), OutOfTurn> {
-        self.returns = choice == Recovery::Restart;
         self.saver.decide(choice)
     }
 
@@ -127,7 +124,7 @@ impl<P: Port<Fd: Clone>, S: Write, O: Observer> Session for Saving<P, S, O> {
             at: self.saver.at(),
             frozen: self.saver.is_frozen(),
             epoch: self.saver.epoch(),
-            lost: self.work.lost,
+            aborting: self.saver.is_aborting() || self.torn.is_some(),
             evidence: self.saver.evidence(),
             left: self.saver.status(),
             progress: self.work.progress,
@@ -147,10 +144,7 @@ impl<P: Port<Fd: Clone>, S: Write, O: Observer> Saving<P, S, O> {
         let op = match self.saver.step() {
             Step::Do(op) => op.map(|never| match never {}),
             Step::Send(frame) => return self.begin(frame),
-            Step::Call(hook) => {
-                self.note(hook);
-                return Interest::Call(hook);
-            }
+            Step::Call(hook) => return Interest::Call(hook),
             Step::Decide(decision) => return Interest::Decide(decision),
             Step::Wait(wait) => {
                 self.waited = true;
@@ -162,15 +156,6 @@ impl<P: Port<Fd: Clone>, S: Write, O: Observer> Saving<P, S, O> {
         let reply = self.work.apply(&mut self.port, op, self.buffer.room());
         in_turn(self.saver.reply(reply));
         Interest::Now
-    }
-
-    /// The hooks of the way home tell that the session is on it.
-    const fn note(&mut self, hook: Hook) {
-        match hook {
-            Hook::Freeze => self.returns = false,
-            Hook::Startable | Hook::Thaw => self.work.lost |= !self.returns,
-            _ => {}
-        }
     }
 
     /// An event that is never refused.
@@ -213,10 +198,8 @@ impl<P: Port<Fd: Clone>, S: Write, O: Observer> Saving<P, S, O> {
 
     fn sent(&mut self, frame: Frame) {
         self.work.observer.frame(&frame);
-        match frame {
-            Frame::Data { len, .. } => self.work.moved(len),
-            Frame::End { .. } => self.returns = true,
-            _ => {}
+        if let Frame::Data { len, .. } = frame {
+            self.work.moved(len);
         }
         in_turn(self.saver.sent());
     }

@@ -27,8 +27,6 @@ pub(super) struct Work<O> {
     pub(super) progress: Progress,
     /// The first thing that was wrong with the stream.
     pub(super) error: Option<StreamError>,
-    /// See [`Standing::lost`](super::Standing).
-    pub(super) lost: bool,
     begun: Instant,
     data_fds: u32,
 }
@@ -36,12 +34,12 @@ pub(super) struct Work<O> {
 impl<O: Observer> Work<O> {
     pub(super) fn new(observer: O) -> Self {
         let (progress, begun) = (Progress::default(), Instant::now());
-        Self { observer, progress, error: None, lost: false, begun, data_fds: 0 }
+        Self { observer, progress, error: None, begun, data_fds: 0 }
     }
 
     pub(super) fn observed<N: Observer>(self, observer: N) -> Work<N> {
-        let Self { observer: _, progress, error, lost, begun, data_fds } = self;
-        Work { observer, progress, error, lost, begun, data_fds }
+        let Self { observer: _, progress, error, begun, data_fds } = self;
+        Work { observer, progress, error, begun, data_fds }
     }
 
     /// Carries out one op; of what was read, the answer says how much.
@@ -69,7 +67,6 @@ impl<O: Observer> Work<O> {
 
     pub(super) fn fail(&mut self, error: StreamError) {
         self.error.get_or_insert(error);
-        self.lost = true;
     }
 }
 
