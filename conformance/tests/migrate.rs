@@ -22,7 +22,8 @@ fn the_matrix_has_the_shape_that_was_reviewed() {
     let matrix = matrix(Features::ALL, None);
     assert!(matrix.is_good(0), "{matrix}");
     expect_file!["snapshots/migrate.txt"].assert_eq(&matrix.to_string());
-    let wide: Vec<_> = matrix.to_string().lines().filter(|line| line.len() > 80).map(str::to_owned).collect();
+    let wide: Vec<_> =
+        matrix.to_string().lines().filter(|line| line.len() > 80).map(str::to_owned).collect();
     assert!(wide.is_empty(), "wider than a terminal: {wide:#?}");
 }
 
@@ -32,7 +33,8 @@ fn the_matrix_is_good_on_all_four_sets_of_flags() {
     for features in Features::SETS {
         let matrix = matrix(features, None);
         assert!(matrix.is_good(0), "{matrix}");
-        let ended: BTreeSet<_> = matrix.cases.iter().flat_map(|case| case.outcomes.keys()).collect();
+        let ended: BTreeSet<_> =
+            matrix.cases.iter().flat_map(|case| case.outcomes.keys()).collect();
         let all = [Outcome::Equal, Outcome::Whole, Outcome::Aborted];
         assert_eq!(ended, BTreeSet::from(all.each_ref()), "{features}");
     }
@@ -111,7 +113,8 @@ fn bugs_that_a_migration_depends_on_are_caught() {
 
 fn events() -> Vec<Value> {
     let mut lines = Vec::new();
-    let mut on = |progress: migrate::Progress<'_>| lines.push(serde_json::to_value(progress).unwrap());
+    let mut on =
+        |progress: migrate::Progress<'_>| lines.push(serde_json::to_value(progress).unwrap());
     migrate::in_memory(Features::ALL, None, 0, &mut on).expect("it can be run");
     lines
 }

@@ -81,7 +81,8 @@ pub(crate) fn run(arguments: &Arguments, output: &mut Output) -> Result {
 fn in_memory(arguments: &Arguments, bug: Option<Bug>, output: &mut Output) -> Result {
     let mut listener = Listener::new(arguments.events);
     let from = arguments.from;
-    let matrix = migrate::in_memory(Features::ALL, bug, from, &mut |progress| listener.on(&progress))?;
+    let matrix =
+        migrate::in_memory(Features::ALL, bug, from, &mut |progress| listener.on(&progress))?;
     listener.heard?;
     check(&matrix, from)?;
     let seeds = Seeds::run(0..arguments.seeds.unwrap_or(SEEDS), bug)?;
@@ -96,9 +97,9 @@ fn on_kernel(arguments: &Arguments, devices: &[String], output: &mut Output) -> 
     let [source, destination] = devices else {
         return Err("a migration has two devices: kernel:SOURCE,DESTINATION".into());
     };
-    let touch = arguments.touch.ok_or(
-        "a guest has to write something that migrates: --touch REGION:OFFSET (mtty: 0:7)",
-    )?;
+    let touch = arguments
+        .touch
+        .ok_or("a guest has to write something that migrates: --touch REGION:OFFSET (mtty: 0:7)")?;
     let program = std::env::current_exe()?;
     let peer = |peer| {
         let mut command = Command::new(&program);

@@ -83,7 +83,9 @@ fn execute(command: Option<Command>, output: &mut Output) -> Result {
         #[cfg(feature = "check")]
         None | Some(Command::Run) => run::run(output),
         #[cfg(not(feature = "check"))]
-        None => Err("this is the small replayer: it has `generate`, `replay` and `migrate` only".into()),
+        None => {
+            Err("this is the small replayer: it has `generate`, `replay` and `migrate` only".into())
+        }
         #[cfg(feature = "check")]
         Some(Command::Check(arguments)) => check::run(&arguments, output),
         Some(Command::Generate(arguments)) => generate::run(&arguments, output),

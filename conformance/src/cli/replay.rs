@@ -192,4 +192,3 @@ fn load(arguments: &Arguments) -> Result<Vec<Trace>> {
     }
     Ok(traces)
 }
-

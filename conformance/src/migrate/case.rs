@@ -173,8 +173,10 @@ impl Sequence {
             cases.extend(Choice::ALL.map(|choice| Case::Reset { step, when, choice }));
         }
         let back = points(&self.cancelled, self.cancel.max(1)).into_iter();
-        cases.extend(back.map(|(step, when)| {
-            Case::ResetOnTheWayBack { cancel: self.cancel, step, when }
+        cases.extend(back.map(|(step, when)| Case::ResetOnTheWayBack {
+            cancel: self.cancel,
+            step,
+            when,
         }));
         cases
     }

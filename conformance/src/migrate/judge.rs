@@ -328,7 +328,9 @@ mod tests {
                 ("the destination has no image", |run| {
                     run.destination.image = Err("none".to_owned());
                 }),
-                ("the destination is in STOP", |run| run.destination.state = Ok(State::Stop.into())),
+                ("the destination is in STOP", |run| {
+                    run.destination.state = Ok(State::Stop.into());
+                }),
                 ("the destination is frozen", |run| run.destination.frozen = true),
                 ("both guests run", |run| run.source.frozen = false),
                 ("the source is in RUNNING", |run| run.source.state = Ok(State::Running.into())),

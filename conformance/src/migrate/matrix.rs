@@ -182,7 +182,9 @@ impl CaseReport {
             (Case::Undisturbed, Outcome::Equal) => Ok(outcome),
             (Case::Undisturbed, other) => Err(format!("nobody disturbed it, and it is {other}")),
             (Case::Cancel { .. } | Case::DestinationGivesUp, Outcome::Aborted) => Ok(outcome),
-            (Case::Cancel { .. } | Case::DestinationGivesUp, other) => Err(format!("it was cancelled, and it is {other}")),
+            (Case::Cancel { .. } | Case::DestinationGivesUp, other) => {
+                Err(format!("it was cancelled, and it is {other}"))
+            }
             _ => Ok(outcome),
         });
         match outcome {
@@ -326,7 +328,8 @@ impl Matrix {
             let op = step.checked_sub(1).and_then(|index| self.sequence.ops.get(index));
             op.is_some_and(|op| op.starts_with("SET "))
         };
-        let fell = self.cases.iter().filter(is_set).filter_map(|report| report.fell.get(&Fell::Into));
+        let fell =
+            self.cases.iter().filter(is_set).filter_map(|report| report.fell.get(&Fell::Into));
         fell.filter_map(|seen| seen.get(&Seen::DeferredIntoSet)).sum()
     }
 }
@@ -342,6 +345,9 @@ fn sequence<B: Bench>(bench: &mut B) -> Result<Sequence, Error> {
     Ok(Sequence { ops: plain.ops, frozen, cancel, cancelled })
 }
 
+/// Some of the cases.
+type Which = fn(&Case) -> bool;
+
 /// Resets at points that follow each other and came to the same.
 struct Row {
     from: (When, usize),
@@ -352,7 +358,7 @@ struct Row {
 
 impl Matrix {
     /// The reports of one table, one row for each point.
-    fn rows(&self, of: impl Fn(&Case) -> bool) -> Vec<Row> {
+    fn rows(&self, of: Which) -> Vec<Row> {
         let mut rows: Vec<Row> = Vec::new();
         let mut points: BTreeMap<(usize, When), Vec<&CaseReport>> = BTreeMap::new();
         for report in self.cases.iter().filter(|report| of(&report.case)) {
@@ -397,14 +403,14 @@ impl Matrix {
     }
 
     fn plain(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let cells = |of: fn(&Case) -> bool| -> BTreeMap<String, u32> {
+        let cells = |of: Which| -> BTreeMap<String, u32> {
             let mut counts = BTreeMap::new();
             for report in self.cases.iter().filter(|report| of(&report.case)) {
                 *counts.entry(report.cell()).or_default() += 1;
             }
             counts
         };
-        let lines: [(_, fn(&Case) -> bool); 3] = [
+        let lines: [(_, Which); 3] = [
             ("undisturbed", |case| matches!(case, Case::Undisturbed)),
             ("cancelled before each step", |case| matches!(case, Case::Cancel { .. })),
             ("given up by the destination", |case| matches!(case, Case::DestinationGivesUp)),

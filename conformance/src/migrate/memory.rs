@@ -6,8 +6,8 @@ use vfio_fsm_core::device::{Bug, Device, Memory, Planted};
 use vfio_fsm_core::vmm::{Plan, Port};
 use vfio_fsm_core::{Fault, Fd, Features, Op, Reply};
 
-use super::case::Case;
 use super::Error;
+use super::case::Case;
 use super::judge::{Images, MARK, Run};
 use super::matrix::Bench;
 use super::probe::{At, Probe, Schedule, Subject};

@@ -34,9 +34,9 @@ pub use watchdog::Hang;
 
 use std::io;
 
-use vfio_fsm_core::{Errno, Features};
 use vfio_fsm_core::device::Bug;
 use vfio_fsm_core::vmm::frame::EncodeError;
+use vfio_fsm_core::{Errno, Features};
 use vfio_fsm_kernel::{FreshError, OpenError, ParsePathError, TouchError};
 
 use memory::InMemory;

@@ -119,11 +119,7 @@ impl<S: Subject, O> Probe<'_, S, O> {
 impl<S: Subject, O: Schedule> Port for Probe<'_, S, O> {
     type Fd = S::Fd;
 
-    fn apply<'b>(
-        &mut self,
-        op: Op<&[u8], &S::Fd>,
-        buf: &'b mut [u8],
-    ) -> Reply<&'b [u8], S::Fd> {
+    fn apply<'b>(&mut self, op: Op<&[u8], &S::Fd>, buf: &'b mut [u8]) -> Reply<&'b [u8], S::Fd> {
         self.settle();
         let step = self.record.begin(op);
         let orders = self.schedule.orders(step, &op, self.record.is_frozen());

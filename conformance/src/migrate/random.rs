@@ -232,7 +232,12 @@ impl fmt::Display for Told {
         self.story.iter().try_for_each(|line| writeln!(f, "{line}"))?;
         match (&self.outcome, &self.wrong) {
             (Some(outcome), _) => writeln!(f, "seed {}: {outcome}", self.seed),
-            (_, wrong) => writeln!(f, "FAIL: seed {}: {}", self.seed, wrong.as_deref().unwrap_or("no verdict")),
+            (_, wrong) => writeln!(
+                f,
+                "FAIL: seed {}: {}",
+                self.seed,
+                wrong.as_deref().unwrap_or("no verdict")
+            ),
         }
     }
 }
@@ -317,20 +322,23 @@ impl Seeds {
 impl fmt::Display for Seeds {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let count = |count: u64| HumanCount(count).to_string();
+        writeln!(
+            f,
+            "at random: {} migrations, {} ops, {} resets ({} by the host)",
+            count(self.runs),
+            count(self.ops),
+            count(self.resets),
+            count(self.by_host)
+        )?;
         let outcomes = self.outcomes.iter();
         let outcomes: Vec<_> =
             outcomes.map(|(outcome, &n)| format!("{} {outcome}", count(n))).collect();
-        writeln!(
-            f,
-            "at random: {} migrations, {} ops: {}, {} failed",
-            count(self.runs),
-            count(self.ops),
-            outcomes.join(", "),
-            count(self.failed)
-        )?;
-        let seen: Vec<_> = self.seen.iter().map(|(seen, &n)| format!("{seen} {}", count(n))).collect();
-        let (resets, by_host) = (count(self.resets), count(self.by_host));
-        writeln!(f, "  {resets} resets, {by_host} of them by the host; seen last by: {}", seen.join(", "))?;
+        writeln!(f, "  {}, {} failed", outcomes.join(", "), count(self.failed))?;
+        let seen = self.seen.iter().map(|(seen, &n)| match seen {
+            Seen::Not => format!("unseen {}", count(n)),
+            seen => format!("{seen} {}", count(n)),
+        });
+        writeln!(f, "  the latest reset: {}", seen.collect::<Vec<_>>().join(", "))?;
         for (seed, Failure { what, story }) in self.failures.iter().take(SHOWN_FAILURES) {
             writeln!(f, "  FAIL: seed {seed}: {what}; repeat it with --seed {seed}")?;
             story.iter().try_for_each(|line| writeln!(f, "    {line}"))?;
