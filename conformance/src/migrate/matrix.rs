@@ -19,10 +19,10 @@ const SHOWN_FAILURES: usize = 3;
 /// What the words in the table mean.
 const LEGEND: &str = "  \
   dead fd: a call on the data_fd failed; new fd: a SET that should go on began a
-  session; no-op: in RUNNING where SET(RUNNING) would have hidden it; in SET: GET
-  says RUNNING behind a SET that succeeded
-  equal: the destination is what the source was after the reset; whole: its image
-  was read to the end before a reset by the host; aborted: the source runs on
+  session; no-op: in RUNNING, where SET(RUNNING) would have hidden it; in SET:
+  GET says RUNNING behind a SET that succeeded
+  equal: the destination is what the source was after the reset; whole: its
+  image was read to the end before a reset by the host; aborted: the source runs
 ";
 
 /// Two devices that migrations can be run on, each from a fresh start.
