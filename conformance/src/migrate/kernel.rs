@@ -289,3 +289,45 @@ pub fn on_kernel(
     let mut kernel = Kernel::start(setup, Watchdog::new(LIMIT, bark))?;
     Matrix::run(&mut kernel, setup.from, on)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const fn reset(begun: u64, ended: u64) -> Done {
+        Done { begun, ended, errno: None }
+    }
+
+    #[test]
+    fn the_clock_says_where_a_reset_fell() {
+        let cases = [
+            (reset(0, 9), Fell::Before),
+            (reset(0, 10), Fell::Into),
+            (reset(11, 19), Fell::Into),
+            (reset(12, 20), Fell::Into),
+            (reset(0, 21), Fell::Across),
+            (reset(20, 30), Fell::Across),
+            (reset(21, 30), Fell::After),
+        ];
+        for (done, expected) in cases {
+            assert_eq!(fell(10, 20, done), expected, "{done:?}");
+        }
+    }
+
+    /// Wherever the op is, and however far off the first shot, some resets return within it.
+    #[test]
+    fn the_aim_finds_a_short_op() {
+        for off in [-200_000_i64, 0, 200_000] {
+            let mut aim = Aim { shift: 0, rng: Rng::with_seed(1) };
+            let mut into = 0;
+            for _ in 0..200 {
+                // A reset of 20 microseconds against an op of 10.
+                let begun = 1_000_000_u64.saturating_add_signed(off + aim.shift);
+                let fell = fell(begun, begun + 10_000, reset(1_000_000, 1_020_000));
+                into += u32::from(fell == Fell::Into);
+                aim.correct(fell);
+            }
+            assert!(into > 20, "{into} of 200 from {off} ns");
+        }
+    }
+}

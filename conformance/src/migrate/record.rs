@@ -9,7 +9,7 @@ use std::time::Duration;
 use super::judge::MARK;
 use super::vmm::{FIRST, VALUES};
 use vfio_fsm_core::vmm::{Event, Hook};
-use vfio_fsm_core::{EndOfStream, Op, RawState, Reply, State};
+use vfio_fsm_core::{Op, Reply};
 
 /// So often a session may wait between two ops before time is given to what it waits for.
 const FEW_WAITS: u32 = 100;
@@ -50,11 +50,11 @@ pub(super) struct Facts {
     ordered: bool,
     /// The device was made to fail the session's last resort, a reset, or the look behind it.
     pub(super) refused_at_last: bool,
-    /// What the device held when its STOP_COPY stream was read to its end.
+    /// What the device held when its stream was read to its end; of a complete migration the last
+    /// end is that of STOP_COPY.
     pub(super) whole: Option<Content>,
     /// It was reset behind that.
     pub(super) reset_when_whole: bool,
-    at: Option<RawState>,
     /// How often the session has waited since its latest op.
     waits: u32,
     /// It would have waited for ever.
@@ -91,7 +91,6 @@ impl Record {
             refused_at_last: false,
             whole: None,
             reset_when_whole: false,
-            at: None,
             waits: 0,
             stalled: false,
             ops: Vec::new(),
@@ -134,9 +133,10 @@ impl Record {
     pub(super) fn answered<B, F>(&self, op: &Op<B, F>, reply: Reply<usize, &str>) {
         let mut facts = self.0.borrow_mut();
         match (op, &reply) {
-            (Op::SetState { to, .. }, Reply::Fd(_)) => facts.at = Some(*to),
             (Op::Reset, Reply::Ok) => facts.session_reset(),
-            (Op::Read { .. }, Reply::EndOfStream(end)) => facts.read_to(*end),
+            (Op::Read { .. }, Reply::EndOfStream(_)) => {
+                (facts.whole, facts.reset_when_whole) = (Some(facts.content), false);
+            }
             (Op::Read { .. }, Reply::Bytes(_)) => {
                 (facts.whole, facts.reset_when_whole) = (None, false);
             }
@@ -224,13 +224,6 @@ impl Facts {
             self.resets += 1;
         } else {
             self.lost = true;
-        }
-    }
-
-    /// Some drivers say 0 in PRE_COPY, too, so it is the state that counts.
-    fn read_to(&mut self, _end: EndOfStream) {
-        if self.at == Some(State::StopCopy.into()) {
-            (self.whole, self.reset_when_whole) = (Some(self.content), false);
         }
     }
 }
