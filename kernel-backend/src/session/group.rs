@@ -135,14 +135,13 @@ impl<H: FnMut(Hook) -> bool> Shared<H> {
     fn run(&self, index: usize, session: &mut impl Session, vmm: &mut impl Vmm) -> Outcome {
         let mut member =
             Member { index, vmm, shared: self, aborting: false, frozen: false, cancelled: false };
-        if self.state.lock().group.is_broken() {
-            member.cancel(session);
-        }
         let outcome = session.run(&mut member);
         if !self.is_to_be_undone(index, &outcome) {
             return outcome;
         }
-        member.cancel(session);
+        member.cancelled = true;
+        let refused = session.event(Event::Cancel);
+        debug_assert_eq!(refused, Ok(()));
         let outcome = session.run(&mut member);
         self.end(index, &outcome.verdict, false);
         outcome
@@ -201,12 +200,6 @@ struct Member<'a, V, H> {
 }
 
 impl<V, H> Member<'_, V, H> {
-    fn cancel(&mut self, session: &mut impl Session) {
-        self.cancelled = true;
-        let refused = session.event(Event::Cancel);
-        debug_assert_eq!(refused, Ok(()));
-    }
-
     /// Whether another has failed, or this one has just now: then the others are not to wait.
     fn is_broken(&self) -> bool {
         let mut state = self.shared.state.lock();

@@ -212,9 +212,7 @@ where
 
     /// Nothing more comes. The session goes on, to bring the device home.
     fn fail(&mut self, event: Event, error: Option<StreamError>) -> Interest {
-        if let Some(error) = error {
-            self.work.fail(error);
-        }
+        self.work.error = error;
         self.begun = true;
         self.tell(event);
         Interest::Now

@@ -113,7 +113,9 @@ impl<P: Port<Fd: Clone>, S: Write, O: Observer> Session for Saving<P, S, O> {
         };
         self.saver.event(event)?;
         // Who gives up does not wait for a sink that takes nothing.
-        if let (Some(cause), Some(sending)) = (cause, self.sending.take_if(|_| cause.is_some())) {
+        if let Some(cause) = cause
+            && let Some(sending) = self.sending.take()
+        {
             self.tear(cause, sending.frame);
         }
         Ok(())
@@ -216,7 +218,7 @@ impl<P: Port<Fd: Clone>, S: Write, O: Observer> Saving<P, S, O> {
 
     /// The stream has failed. The session goes on, to bring the device home.
     fn lose(&mut self, error: StreamError, frame: Option<Frame>) -> Interest {
-        self.work.fail(error);
+        self.work.error = Some(error);
         self.tell(Event::PeerLost);
         self.tear(Cause::PeerLost, frame);
         Interest::Now

@@ -25,7 +25,7 @@ impl<F> Numbered<F> {
 pub(super) struct Work<O> {
     pub(super) observer: O,
     pub(super) progress: Progress,
-    /// The first thing that was wrong with the stream.
+    /// What was wrong with the stream; nothing is sent or taken behind it.
     pub(super) error: Option<StreamError>,
     begun: Instant,
     data_fds: u32,
@@ -63,10 +63,6 @@ impl<O: Observer> Work<O> {
     /// So many bytes of the device's state have gone by.
     pub(super) fn moved(&mut self, bytes: u32) {
         self.progress.moved(bytes.into(), self.begun.elapsed());
-    }
-
-    pub(super) fn fail(&mut self, error: StreamError) {
-        self.error.get_or_insert(error);
     }
 }
 

@@ -3,6 +3,7 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
+use std::time::Duration;
 
 use parking_lot::Mutex;
 use vfio_fsm_core::vmm::{
@@ -97,6 +98,9 @@ struct Side {
     recovery: Option<Recovery>,
     evidence: Vec<Evidence>,
     panics: bool,
+    /// Never calls for the switchover.
+    holds_out: bool,
+    waits: usize,
 }
 
 impl Vmm for Side {
@@ -113,7 +117,13 @@ impl Vmm for Side {
 
     fn wait(&mut self, interest: &Interest, standing: &Standing) -> Option<Event> {
         assert!(!self.panics, "as it should");
+        self.waits += 1;
+        assert!(self.waits < 10_000, "comes to no end");
         match interest {
+            Interest::Switchover if self.holds_out => {
+                std::thread::sleep(Duration::from_millis(1));
+                None
+            }
             Interest::Switchover => standing.left.ready.then_some(Event::Switchover),
             Interest::Run => Some(Event::Run),
             _ => None,
@@ -235,6 +245,7 @@ fn one_that_fails_takes_the_others_back() {
             assert!([0, 3].contains(&completes), "{verdicts:?}");
             let state = if completes == 3 { State::Stop } else { State::Running };
             assert_eq!(run.states(), [state; 3], "{verdicts:?}");
+            assert_eq!(run.group.is_broken(), completes == 0);
             assert_eq!(
                 at(&log, Hook::Thaw).is_some(),
                 completes == 0 && at(&log, Hook::Freeze).is_some()
@@ -243,6 +254,23 @@ fn one_that_fails_takes_the_others_back() {
         }
     }
     assert!(failed > 20, "{failed}");
+}
+
+/// V7, V11: one that fails while the others are still far from stopping takes them back at once.
+#[test]
+fn one_that_fails_early() {
+    let mut run = Run::new(&THREE, plan(), &[Trouble::Fails(5)]);
+    run.members[1].1.holds_out = true;
+    run.members[2].1.holds_out = true;
+    let verdicts = run.run();
+    assert!(matches!(
+        verdicts[0],
+        Verdict::Aborted { cause: Cause::Set { .. } | Cause::Io { .. }, .. }
+    ));
+    let cancelled = Verdict::Aborted { cause: Cause::Cancelled, guest: Guest::Intact };
+    assert_eq!(verdicts[1..], [cancelled; 2]);
+    assert_eq!(run.states(), [State::Running; 3]);
+    assert!(run.log().iter().all(|did| matches!(did, Did::Set(..))), "{:?}", run.log());
 }
 
 /// V7, V11: those that are complete, and wait in STOP for the last, go back when it fails.
@@ -328,28 +356,31 @@ fn devices_that_do_not_go_together() {
     assert_eq!(log.lock()[..], []);
 }
 
-/// Without DMA between them they need no P2P, and still go together.
+/// V7: without DMA between them they need no P2P, and still go together; and one that is reset when
+/// the others have stopped does not let the guest run to begin anew.
 #[test]
 fn without_peer_dma() {
-    for trouble in (1..30).map(Trouble::Fails).chain([Trouble::None]) {
-        let (mut peers, log) = peers(&[Features::STOP_COPY; 2], 7, &[]);
-        let mut group = group_of(Direction::Saving, &mut peers, false).unwrap();
-        (peers[0].trouble, peers[0].ops) = (trouble, 0);
-        let mut members: Vec<_> = peers
-            .into_iter()
-            .map(|peer| (Saving::new(plan(), COMPAT, peer, Vec::new()).unwrap(), Side::default()))
-            .collect();
-        let outcomes = run_group(&mut group, &mut members, |hook| {
-            log.lock().push(Did::All(hook));
-            true
-        });
-        let completes = outcomes.iter().filter(|outcome| outcome.verdict.is_complete()).count();
-        assert!([0, 2].contains(&completes), "{trouble:?} {outcomes:?}");
-        let log = log.lock().clone();
-        assert_eq!(
-            at(&log, Hook::Thaw).is_some(),
-            completes == 0 && at(&log, Hook::Freeze).is_some()
-        );
+    let troubles = (1..30).flat_map(|at_op| [Trouble::Fails(at_op), Trouble::Reset(at_op)]);
+    for trouble in troubles.chain([Trouble::None]) {
+        for features in [Features::STOP_COPY, Features::PRE_COPY] {
+            let (mut peers, log) = peers(&[features; 2], 7, &[]);
+            let mut group = group_of(Direction::Saving, &mut peers, false).unwrap();
+            (peers[0].trouble, peers[0].ops) = (trouble, 0);
+            let side = || Side { recovery: Some(Recovery::Restart), ..Side::default() };
+            let mut members: Vec<_> = peers
+                .into_iter()
+                .map(|peer| (Saving::new(plan(), COMPAT, peer, Vec::new()).unwrap(), side()))
+                .collect();
+            let outcomes = run_group(&mut group, &mut members, |hook| {
+                log.lock().push(Did::All(hook));
+                true
+            });
+            let completes = outcomes.iter().filter(|outcome| outcome.verdict.is_complete()).count();
+            assert!([0, 2].contains(&completes), "{trouble:?} {outcomes:?}");
+            let log = log.lock().clone();
+            let thawed = completes == 0 && at(&log, Hook::Freeze).is_some();
+            assert_eq!(at(&log, Hook::Thaw).is_some(), thawed, "{trouble:?}");
+        }
     }
 }
 
