@@ -4,8 +4,6 @@
 use std::error::Error;
 use std::fmt::Display;
 use std::io::{self, Write};
-#[cfg(feature = "check")]
-use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressStyle};
 use serde::Serialize;
@@ -70,14 +68,6 @@ pub(crate) fn bar(len: u64, what: &'static str) -> ProgressBar {
         Ok(style) => bar.with_style(style),
         Err(_) => bar,
     }
-}
-
-/// A spinner on standard error, drawn only on a terminal.
-#[cfg(feature = "check")]
-pub(crate) fn spinner(what: &'static str) -> ProgressBar {
-    let spinner = ProgressBar::new_spinner().with_message(what);
-    spinner.enable_steady_tick(Duration::from_millis(200));
-    spinner
 }
 
 /// An error with everything behind it.

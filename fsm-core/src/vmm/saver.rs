@@ -103,6 +103,8 @@ pub struct Saver<F> {
     quiesced: bool,
     epoch: u32,
     restarts: u16,
+    /// The kernel has agreed to report REINIT; without, the flag means nothing (C44).
+    reinit: bool,
     initial_sent: bool,
     acked: bool,
     /// The latest read found nothing, so another look at sizes is due before another read.
@@ -191,6 +193,7 @@ impl<F> Saver<F> {
             quiesced: false,
             epoch: FIRST_EPOCH,
             restarts: plan.restarts,
+            reinit: false,
             initial_sent: false,
             acked: false,
             dry: false,
@@ -305,8 +308,10 @@ impl<F> Saver<F> {
         self.answered("a reply", matches!(self.say(), Step::Do(_)))?;
         match self.phase {
             Phase::Features => self.know_features(&reply),
-            // Where the kernel is too old, the flag is never set and nothing else changes.
-            Phase::OptIn => self.phase = Phase::Begin,
+            Phase::OptIn => {
+                self.reinit = matches!(reply, Reply::Ok);
+                self.phase = Phase::Begin;
+            }
             Phase::Begin => self.begin(reply),
             Phase::Info => self.informed(&reply),
             Phase::Size => {
@@ -518,7 +523,7 @@ impl<F> Saver<F> {
         match *reply {
             Reply::Info(PrecopyInfo { initial_bytes, dirty_bytes, reinit }) => {
                 (self.initial_bytes, self.dirty_bytes) = (initial_bytes, dirty_bytes);
-                if reinit {
+                if reinit && self.reinit {
                     (self.initial_sent, self.acked) = (false, false);
                 }
                 if initial_bytes == 0 && !self.initial_sent {

@@ -156,7 +156,7 @@ pub(crate) const RULES: &[Rule<Judgement>] = rules! {
         "while the guest is frozen the saver resets the device as its last resort alone"
         |before, did, after| match did {
             Did::Op(Op::Reset, _) if before.halted => Some(!before.ghost.ordered),
-            Did::Event(Event::Reset) => Some(before.halted == !after.ghost.ordered),
+            Did::Event(Event::Reset) => Some(before.halted != after.ghost.ordered),
             _ => None,
         };
     "saver-evidence-is-sound" ["V5" "O1" "O2" "O3" "O4"]
