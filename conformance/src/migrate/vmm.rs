@@ -4,9 +4,7 @@
 use std::io::{Read, Write};
 
 use vfio_fsm_core::vmm::frame::{Frame, Limits};
-use vfio_fsm_core::vmm::{
-    Cause, Decision, Event, Guest, Hook, LoadPlan, Plan, Port, Recovery, ResetRefused, Verdict,
-};
+use vfio_fsm_core::vmm::{Decision, Event, Hook, LoadPlan, Plan, Port, Recovery, ResetRefused};
 use vfio_fsm_core::{Op, RawState, Reply, State};
 use vfio_fsm_kernel::session::{
     Interest, Loading, Observer, Outcome, Saving, Session, Standing, Vmm,
@@ -29,10 +27,6 @@ pub(super) const PLAN: Plan = Plan { chunk: 16, ..Plan::LIVE };
 
 /// What both sides call the devices.
 const COMPAT: &str = "vfio-conform migrate";
-
-/// What a session is taken for that waits for ever; its record says so, too.
-const GIVEN_UP: Verdict =
-    Verdict::Stuck { cause: Cause::TimedOut, at: None, errno: None, guest: Guest::LostByUs };
 
 /// No device here has a longer stream.
 const LONGEST: usize = 1 << 20;
@@ -115,7 +109,10 @@ impl<D: Decisions> Vmm for AtSource<'_, D> {
     }
 
     fn wait(&mut self, interest: &Interest, _standing: &Standing) -> Option<Event> {
-        self.tell(Some(interest))
+        match self.record.waits_in_vain() {
+            true => Some(Event::TimedOut),
+            false => self.tell(Some(interest)),
+        }
     }
 
     fn reset_refused(&mut self, refused: ResetRefused) {
@@ -138,6 +135,7 @@ impl Vmm for AtDestination<'_> {
 
     fn wait(&mut self, interest: &Interest, _standing: &Standing) -> Option<Event> {
         match interest {
+            _ if self.record.waits_in_vain() => Some(Event::TimedOut),
             Interest::Run => Some(if (self.start)() { Event::Run } else { Event::Cancel }),
             _ => None,
         }
@@ -147,38 +145,6 @@ impl Vmm for AtDestination<'_> {
 impl Observer for &Record {
     fn frame(&mut self, frame: &Frame) {
         self.say(format!("    {frame}"));
-    }
-}
-
-/// As [`Session::run`], but a session that waits for what cannot come is given up: a verdict on it is
-/// wanted, too.
-fn drive(session: &mut impl Session, vmm: &mut impl Vmm, record: &Record) -> Outcome {
-    let verdict = loop {
-        if let Some(event) = vmm.event(&session.standing()) {
-            tell(session, event, vmm);
-        }
-        // It waits for just that answer, so none is out of turn.
-        let answered = match session.step() {
-            Interest::Now => Ok(()),
-            Interest::Call(hook) => session.called(vmm.hook(hook)),
-            Interest::Decide(decision) => session.decide(vmm.decide(&decision)),
-            Interest::Done(verdict) => break verdict,
-            _ if record.waits_in_vain() => break GIVEN_UP,
-            interest => {
-                if let Some(event) = vmm.wait(&interest, &session.standing()) {
-                    tell(session, event, vmm);
-                }
-                Ok(())
-            }
-        };
-        debug_assert_eq!(answered, Ok(()));
-    };
-    Outcome { verdict, error: session.take_error(), standing: session.standing() }
-}
-
-fn tell(session: &mut impl Session, event: Event, vmm: &mut impl Vmm) {
-    if let Err(refused) = session.event(event) {
-        vmm.reset_refused(refused);
     }
 }
 
@@ -199,13 +165,17 @@ where
 {
     let record = vmm.record;
     let mut saving = Saving::new(plan, COMPAT, probe, sink)?.observed(record);
-    let mut outcome = drive(&mut saving, &mut vmm, record);
+    if let Some(event) = vmm.tell(None) {
+        // Only a reset is ever refused.
+        let _ = saving.event(event);
+    }
+    let mut outcome = saving.run(&mut vmm);
     let destination = destination(saving.sink(), outcome.verdict.is_complete())?;
     if outcome.verdict.is_complete() && destination.ended != Ended::Complete {
         record.event(Event::Cancel);
         // Only a reset is ever refused.
         let _ = saving.event(Event::Cancel);
-        outcome = drive(&mut saving, &mut vmm, record);
+        outcome = saving.run(&mut vmm);
     }
     let source = find(saving.port(), &outcome);
     let (guest, evidence) = (outcome.verdict.guest(), outcome.standing.evidence);
@@ -226,7 +196,7 @@ where
     let (plan, limits) = (LoadPlan::default(), Limits { max_data: Plan::LIVE.chunk });
     let accepts = |compat: &str| compat == COMPAT;
     let mut loading = Loading::new(plan, limits, accepts, probe, stream).observed(record);
-    let outcome = drive(&mut loading, &mut AtDestination { record, start }, record);
+    let outcome = loading.run(&mut AtDestination { record, start });
     find(loading.port(), &outcome)
 }
 

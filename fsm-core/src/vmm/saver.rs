@@ -656,6 +656,8 @@ impl<F> Saver<F> {
 
     /// Towards STOP_COPY, one step.
     fn stop(&mut self) {
+        // What comes now is read to its end.
+        self.in_sight = 0;
         if !self.is_frozen() {
             self.phase = Phase::Call(Hook::Freeze);
         } else if self.in_two_phases() && !self.quiesced {
@@ -732,6 +734,7 @@ impl<F> Saver<F> {
     }
 
     fn abort(&mut self, cause: Cause) {
+        self.in_sight = 0;
         self.course = Course::Abort(cause);
         self.phase = Phase::Locate { again: false };
     }

@@ -290,6 +290,19 @@ pub trait Port {
     ) -> Reply<&'b [u8], Self::Fd>;
 }
 
+/// A port that is lent.
+impl<P: Port + ?Sized> Port for &mut P {
+    type Fd = P::Fd;
+
+    fn apply<'b>(
+        &mut self,
+        op: Op<&[u8], &Self::Fd>,
+        buf: &'b mut [u8],
+    ) -> Reply<&'b [u8], Self::Fd> {
+        (**self).apply(op, buf)
+    }
+}
+
 impl Verdict {
     /// Whether the migration succeeded.
     pub const fn is_complete(&self) -> bool {
