@@ -556,6 +556,81 @@ fn progress_needs_time() {
     assert!(progress.bytes_per_second().is_some());
 }
 
+/// A destination that does what it should with everything, until it waits for a frame or ends.
+fn load_on(loader: &mut Loader<Fd>, device: &mut Dev, payload: &[u8]) -> Step<'static, (), Fd> {
+    for _ in 0..100 {
+        match loader.step() {
+            Step::Do(op) => {
+                let op = op.map_fd(|fd| *fd).map(|piece| piece.of(payload));
+                let reply = device.apply(op, &mut []).map(|bytes| bytes.len() as u32);
+                loader.reply(reply).unwrap();
+            }
+            Step::Call(_) => loader.called(true).unwrap(),
+            Step::Wait(Wait::Run) => loader.event(Event::Run).unwrap(),
+            Step::Wait(wait) => return Step::Wait(wait),
+            Step::End(verdict) => return Step::End(verdict),
+            Step::Send(_) | Step::Decide(_) => panic!("not of a destination"),
+        }
+    }
+    panic!("does not come to rest: {loader:?}");
+}
+
+/// V6, V8: what was sent before a discard is gone, and what comes behind it is loaded.
+#[test]
+fn a_discard_begins_anew() {
+    let mut device = Dev::new(Features::ALL, Memory::new());
+    let mut loader = Loader::new(LoadPlan::default());
+    let data = |epoch, bytes: &[u8]| Frame::Data { epoch, len: bytes.len() as u32 };
+    let (half, whole) = (b"P\x09\x09", b"F\x07\x07\x07\x07\x07\x07\x07");
+    let frames: [(Frame, &[u8]); 4] = [
+        (data(1, half), half),
+        (Frame::Discard { epoch: 1 }, b""),
+        (data(2, whole), whole),
+        (Frame::End { epoch: 2 }, b""),
+    ];
+    for (frame, payload) in frames {
+        assert_eq!(load_on(&mut loader, &mut device, b""), Step::Wait(Wait::Frame));
+        loader.frame(frame).unwrap();
+        load_on(&mut loader, &mut device, payload);
+    }
+    let guest = Guest::Intact;
+    assert_eq!(load_on(&mut loader, &mut device, b""), Step::End(Verdict::Complete { guest }));
+    assert_eq!(device.actions().registers(), &[7; 7]);
+    assert_eq!(device.fds().open().count(), 0);
+}
+
+/// V7, V8: a reset that succeeds and does not lead to RUNNING leaves a device stuck, at both ends.
+#[test]
+fn a_reset_that_leads_nowhere_is_no_way_back() {
+    let lost = Reply::State(State::Error.into());
+
+    let mut device = Dev::new(Features::ALL, Memory::new());
+    let mut loader = Loader::new(LoadPlan::default());
+    load_on(&mut loader, &mut device, b"");
+    loader.event(Event::Cancel).unwrap();
+    assert_eq!(loader.step(), Step::Do(Op::Reset));
+    loader.reply(Reply::Ok).unwrap();
+    assert_eq!(loader.step(), Step::Do(Op::GetState));
+    loader.reply(lost).unwrap();
+    let (at, errno, cause) = (Some(State::Error.into()), None, Cause::Cancelled);
+    let stuck = Verdict::Stuck { cause, at, errno, guest: Guest::Intact };
+    assert_eq!(load_on(&mut loader, &mut device, b""), Step::End(stuck));
+    assert!(loader.is_frozen());
+
+    let mut source = live(Features::ALL);
+    source.run();
+    source.event(Event::Cancel);
+    source.run_to(|op| *op == Op::GetState);
+    source.saver.step();
+    source.saver.reply(lost).unwrap();
+    assert_eq!(source.saver.step(), Step::Do(Op::Reset));
+    source.saver.reply(Reply::Ok).unwrap();
+    source.saver.step();
+    source.saver.reply(lost).unwrap();
+    let stuck = Verdict::Stuck { cause, at, errno, guest: Guest::LostByUs };
+    assert_eq!(source.verdict(), stuck);
+}
+
 /// Whether a copy converges is seen against the least that was left, and anew behind a restart.
 #[test]
 fn convergence_is_seen() {

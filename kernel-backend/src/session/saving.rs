@@ -4,6 +4,7 @@
 use std::io::{self, ErrorKind, Write};
 use std::ops::Range;
 
+use vfio_fsm_core::Op;
 use vfio_fsm_core::vmm::frame::{EncodeError, Encoder, Frame};
 use vfio_fsm_core::vmm::{
     Cause, Event, OutOfTurn, Plan, Port, Recovery, ResetRefused, Saver, Step, Verdict, Wait,
@@ -155,8 +156,12 @@ impl<P: Port<Fd: Clone>, S: Write, O: Observer> Saving<P, S, O> {
             }
             Step::End(verdict) => return Interest::Done(self.judge(verdict)),
         };
+        let looks = matches!(op, Op::PrecopyInfo { .. });
         let reply = self.work.apply(&mut self.port, op, self.buffer.room());
         in_turn(self.saver.reply(reply));
+        if looks {
+            self.work.progress.looked(&self.saver.status());
+        }
         Interest::Now
     }
 
@@ -200,8 +205,10 @@ impl<P: Port<Fd: Clone>, S: Write, O: Observer> Saving<P, S, O> {
 
     fn sent(&mut self, frame: Frame) {
         self.work.observer.frame(&frame);
-        if let Frame::Data { len, .. } = frame {
-            self.work.moved(len);
+        match frame {
+            Frame::Data { len, .. } => self.work.moved(len),
+            Frame::Discard { .. } => self.work.progress.restarted(),
+            Frame::InitialBytesSent { .. } | Frame::End { .. } => {}
         }
         in_turn(self.saver.sent());
     }

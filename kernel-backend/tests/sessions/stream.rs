@@ -6,10 +6,12 @@ use std::io::{self, ErrorKind, Read, Write};
 use std::rc::Rc;
 
 use vfio_fsm_core::vmm::frame::{EncodeError, Frame, FrameError};
-use vfio_fsm_core::vmm::{Cause, Event, Guest, LoadPlan, Plan, Port, Recovery, Then, Verdict};
+use vfio_fsm_core::vmm::{
+    Cause, Event, Guest, Hook, LoadPlan, Plan, Port, Recovery, Then, Verdict,
+};
 use vfio_fsm_core::{Fd, Features, Op, Reply, State};
 use vfio_fsm_kernel::session::{
-    Interest, Loading, Observer, Outcome, Saving, Session, StreamError,
+    Interest, Loading, Observer, Outcome, Saving, Session, Standing, StreamError, Vmm,
 };
 
 use crate::memory::{COMPAT, COMPLETE, LIMITS, NoGuest, Shared, plan};
@@ -393,6 +395,43 @@ fn an_observer_sees_what_the_device_sees() {
 }
 
 /// Who does not wait for the header of a stream that does not come, gets away.
+/// A guest that changes its device as fast as it is read: the copy never converges, and the VMM sees
+/// it and stops waiting.
+#[test]
+fn a_copy_that_does_not_converge() {
+    struct Busy {
+        device: Shared,
+        most: u32,
+    }
+    impl Vmm for Busy {
+        fn hook(&mut self, _hook: Hook) -> bool {
+            true
+        }
+
+        fn event(&mut self, standing: &Standing) -> Option<Event> {
+            self.most = self.most.max(standing.progress.stalled_looks());
+            if standing.frozen {
+                return None;
+            }
+            let _reply = self.device.apply(Op::Touch(6), &mut []);
+            (standing.progress.stalled_looks() == 3).then_some(Event::Switchover)
+        }
+
+        fn wait(&mut self, _interest: &Interest, _standing: &Standing) -> Option<Event> {
+            None
+        }
+    }
+    let device = Shared::new(Features::ALL, 5);
+    let mut vmm = Busy { device: device.clone(), most: 0 };
+    let mut stream = Vec::new();
+    let mut saving = Saving::new(plan(), COMPAT, device.clone(), &mut stream).unwrap();
+    assert_eq!(saving.run(&mut vmm).verdict, COMPLETE);
+    assert_eq!(vmm.most, 3);
+    let target = Shared::new(Features::ALL, 0);
+    assert_eq!(load(&target, &stream[..]).verdict, COMPLETE);
+    assert_eq!(target.value(), 6);
+}
+
 #[test]
 fn cancelled_before_anything_came() {
     struct Nothing;
