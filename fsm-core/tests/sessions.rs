@@ -631,6 +631,46 @@ fn a_reset_that_leads_nowhere_is_no_way_back() {
     assert_eq!(source.verdict(), stuck);
 }
 
+/// V10: a driver that ends a session and stays in its state leaves nothing to read, and a session
+/// that can still be told to give up.
+#[test]
+fn a_state_without_its_session_is_given_up() {
+    let mut source = live(Features::ALL);
+    source.run();
+    source.event(Event::Switchover);
+    source.run_to(|op| matches!(op, Op::Read { .. }));
+    // As if the reset had ended the session and nothing else (B48).
+    let stays = Reply::State(State::StopCopy.into());
+    source.errno = Some(Errno::ENODEV);
+    source.step();
+    source.saver.step();
+    source.saver.reply(stays).unwrap();
+    source.decide(Recovery::StopCopy);
+    source.run_to(|op| *op == Op::set(State::StopCopy));
+    source.saver.step();
+    source.saver.reply(Reply::Fd(None)).unwrap();
+    source.saver.step();
+    source.saver.reply(stays).unwrap();
+    let (cause, guest) = (Cause::NoDataFd { to: State::StopCopy }, Guest::ResetByItself);
+    assert_eq!(source.verdict(), Verdict::Aborted { cause, guest });
+    assert!(source.is_running_and_let_go());
+}
+
+/// R36: a guest that is faster than the stream does not keep the VMM from seeing that.
+#[test]
+fn sizes_are_looked_at_between_reads() {
+    let mut source = live(Features::ALL);
+    for _ in 0..60 {
+        source.device.apply(Op::Touch(9), &mut []);
+        assert_eq!(source.step(), None, "there is always more to read");
+    }
+    let looks = source.ops.iter().filter(|op| matches!(op, Op::PrecopyInfo { .. })).count();
+    assert!(looks > 5, "{looks} looks");
+    source.event(Event::Switchover);
+    assert!(source.verdict().is_complete());
+    assert_eq!(loaded(&source.image()), [9; 7]);
+}
+
 /// Whether a copy converges is seen against the least that was left, and anew behind a restart.
 #[test]
 fn convergence_is_seen() {

@@ -119,6 +119,16 @@ impl KernelDevice {
         self
     }
 
+    /// Another fd of the device, for another process or for a [`DevicePort`](crate::DevicePort).
+    ///
+    /// # Errors
+    ///
+    /// When the device is closed, or no fd is left.
+    pub fn duplicate(&self) -> io::Result<OwnedFd> {
+        let device = self.node.fd().map_err(|errno| io::Error::from_raw_os_error(errno.0))?;
+        device.try_clone_to_owned()
+    }
+
     /// The flags the device had when it was opened first.
     pub const fn features(&self) -> Features {
         self.features
