@@ -394,7 +394,6 @@ fn an_observer_sees_what_the_device_sees() {
     assert_eq!((standing.progress.bytes(), standing.epoch, standing.aborting), (10 + 10, 2, false));
 }
 
-/// Who does not wait for the header of a stream that does not come, gets away.
 /// A guest that changes its device as fast as it is read: the copy never converges, and the VMM sees
 /// it and stops waiting.
 #[test]
@@ -432,6 +431,7 @@ fn a_copy_that_does_not_converge() {
     assert_eq!(target.value(), 6);
 }
 
+/// Who does not wait for the header of a stream that does not come, gets away.
 #[test]
 fn cancelled_before_anything_came() {
     struct Nothing;
