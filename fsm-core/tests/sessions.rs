@@ -904,7 +904,7 @@ impl<'a> Run<'a> {
     }
 
     /// Until both ends are over.
-    fn to_the_end(&mut self) -> Result<(Verdict, Verdict), TestCaseError> {
+    fn until_both_end(&mut self) -> Result<(Verdict, Verdict), TestCaseError> {
         for _ in 0..20_000 {
             if self.target.saved.is_none() {
                 self.target.saved = self.save();
@@ -944,7 +944,7 @@ proptest! {
     ) {
         let features = Features::SETS[set];
         let mut run = Run::new(features, plan, &dice);
-        let (saved, loaded) = run.to_the_end()?;
+        let (saved, loaded) = run.until_both_end()?;
         let Run { source, target, truth, .. } = run;
 
         let ended = source.sent.iter().any(|(frame, _)| matches!(frame, Frame::End { .. }));
