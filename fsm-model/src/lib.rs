@@ -17,6 +17,7 @@
 mod case;
 mod check;
 mod counterexample;
+mod locks;
 mod mutant;
 mod property;
 mod protocol;
@@ -24,11 +25,13 @@ mod scene;
 mod session;
 mod world;
 
-pub use case::{CASES, Case, SLIPS, SlipClaim};
+pub use case::{CASES, Case, LOCK_CASES, LOCK_MUTANTS, LockClaim, SLIPS, SlipClaim};
 pub use check::{
-    Checked, Failure, Refutation, Run, check, check_mutant, check_slip, idle, refute, refute_load,
+    Checked, Failure, Refutation, Run, check, check_lock_mutant, check_mutant, check_slip, idle,
+    refute, refute_load, refute_reset,
 };
 pub use counterexample::{CounterStep, Counterexample};
+pub use locks::{Design, Lock, LockOrder, lock_order};
 pub use mutant::{MUTANTS, Mutant};
 pub use property::Property;
 pub use session::slip::Slip;
@@ -40,5 +43,6 @@ pub fn properties() -> impl Iterator<Item = &'static Property> {
         rules.iter().map(|rule| &rule.property)
     }
     let sessions = of(session::source::RULES).chain(of(session::destination::RULES));
-    of(property::RULES).chain(sessions).chain(of(session::group::RULES))
+    let level1 = of(property::RULES).chain(sessions).chain(of(session::group::RULES));
+    level1.chain(of(locks::RULES))
 }

@@ -1,0 +1,79 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! The ways in which drivers have done it, and those in which they have got it wrong.
+
+macro_rules! designs {
+    ($($(#[doc = $doc:literal])+ $name:ident = $slug:literal,)*) => {
+        /// How a driver takes its locks and hands a reset over.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        pub enum Design {
+            $($(#[doc = $doc])+ $name,)*
+        }
+
+        impl Design {
+            /// Every design, the right one first.
+            pub const ALL: &'static [Self] = &[$(Self::$name,)*];
+
+            /// Its name in reports.
+            pub const fn slug(self) -> &'static str {
+                match self {
+                    $(Self::$name => $slug,)*
+                }
+            }
+        }
+    };
+}
+
+designs! {
+    /// The right one: a reset that finds state_mutex taken leaves a note in the
+    /// [`ResetGate`](vfio_fsm_core::device::ResetGate), whoever holds the mutex carries it out, and
+    /// a reset ends the session without the mutex of its file.
+    Deferred = "deferred",
+    /// The same, but a reset ends the session under the mutex of its file, as it is in mlx5, virtio
+    /// and xe: under memory_lock, if it finds state_mutex free.
+    ResetLocksFile = "reset-locks-file",
+    /// The reset handler waits for state_mutex (hisi, pds, qat; B02, B03).
+    PlainMutex = "plain-mutex",
+    /// It waits for it, and PRECOPY_INFO is copied to the user under it (hisi before 6.9; B04).
+    PlainMutexCopies = "plain-mutex-copies",
+    /// The reset is left to a work item (V2 of the mlx5 patch; B05).
+    WorkQueue = "work-queue",
+    /// The note shares a word with a flag that is written under another lock (mlx5 until 2026; B32).
+    SharedBits = "shared-bits",
+    /// Who finds a note frees the session's files before letting go of the spin lock (pds; B07).
+    FreesUnderSpinLock = "frees-under-spin-lock",
+    /// Closing the device ends its session without state_mutex (mlx5 until 5.19; B22).
+    CloseUnlocked = "close-unlocked",
+    /// Who ends a session does not wake its readers (mlx5 until 6.13; B23).
+    NoWake = "no-wake",
+    /// `read` looks at the position before it has the mutex of the file (qat; B21).
+    PositionUnlocked = "position-unlocked",
+    /// `read` of a dead data_fd returns with the mutex of the file held.
+    DeadReadKeepsLock = "dead-read-keeps-lock",
+    /// `read` gives another lock back than the one it took (a relative of virtio's; B36).
+    WrongUnlock = "wrong-unlock",
+    /// GET lets go of state_mutex without looking for a note.
+    GetSkipsGate = "get-skips-gate",
+    /// After a reset carried out on unlock, state_mutex is let go without looking for another note.
+    LooksOnce = "looks-once",
+}
+
+/// How a reset gets to be carried out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum HandOff {
+    /// Through the gate.
+    Gate,
+    /// The handler waits for state_mutex.
+    Wait,
+    /// A work item does.
+    Work,
+}
+
+impl Design {
+    pub(crate) const fn hand_off(self) -> HandOff {
+        match self {
+            Self::PlainMutex | Self::PlainMutexCopies => HandOff::Wait,
+            Self::WorkQueue => HandOff::Work,
+            _ => HandOff::Gate,
+        }
+    }
+}
