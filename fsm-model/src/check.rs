@@ -125,10 +125,14 @@ impl OnScene for Checking {
     }
 }
 
-/// Properties that had nothing to judge in any of these checks.
+/// Properties of these checks that had nothing to judge in any of them.
 pub fn idle(checks: &[Checked]) -> Vec<&'static str> {
-    let judged = |id| checks.iter().flat_map(|check| &check.judged).any(|&(i, n)| i == id && n > 0);
-    crate::properties().map(|property| property.id).filter(|id| !judged(*id)).collect()
+    let counts = |id| {
+        let all = checks.iter().flat_map(|check| &check.judged);
+        all.filter(move |&&(judged, _)| judged == id).map(|&(_, count)| count)
+    };
+    let ids = crate::properties().map(|property| property.id);
+    ids.filter(|&id| counts(id).next().is_some() && counts(id).sum::<u64>() == 0).collect()
 }
 
 /// The run by which the property that claims this bug catches it; `None` if the bug survives.

@@ -7,6 +7,10 @@
 //! [`MUTANTS`] are the bugs in a device and [`SLIPS`] those of a VMM that show each property can
 //! fail, and a [`Counterexample`] is a run that breaks one.
 //!
+//! That is level 1, at which an op is one step. At level 2 ops are taken apart and meet each other and
+//! the kernel's locks: [`LOCK_CASES`] are its models, and [`LOCK_MUTANTS`] the designs of a driver
+//! that its properties refuse.
+//!
 //! What stateright does not do by itself is seen to here: a check that explores nothing passes
 //! there, so [`check`] compares the number of states with the committed one, and [`idle`] names the
 //! properties that never had anything to judge.

@@ -84,9 +84,7 @@ impl Design {
         let (file, file_end) = (Lock(File), Unlock(File));
         let steps: &[&[Step]] = match call {
             Call::Set(to) => &[&[enter, Step::Arcs(to)], &exit],
-            Call::Get if self == Self::GetSkipsGate => {
-                &[&[enter, Step::Look, Unlock(StateMutex)]]
-            }
+            Call::Get if self == Self::GetSkipsGate => &[&[enter, Step::Look, Unlock(StateMutex)]],
             Call::Get => &[&[enter, Step::Look], &exit],
             Call::Read => &[self.position(), &[file, Lock(Buffers), Step::Take]],
             // mlx5vf_resume_write() holds both mutexes, as it may load what is complete; hisi and
@@ -136,8 +134,7 @@ impl Design {
     /// One arc; the session's file is locked if its reads may see the change.
     pub(crate) fn walk(self, arc: Arc) -> Vec<Step> {
         let walk = Step::Walk(arc.to());
-        let locked =
-            [Lock(File), Lock(Buffers), walk, Unlock(Buffers), Unlock(File)];
+        let locked = [Lock(File), Lock(Buffers), walk, Unlock(Buffers), Unlock(File)];
         match arc.session() {
             SessionEffect::None | SessionEffect::Opens(_) => vec![walk],
             SessionEffect::Keeps => locked.to_vec(),
@@ -193,5 +190,4 @@ impl Design {
 const FLAGS: [Step; 2] = [Step::LoadFlags, Step::StoreFlags];
 
 /// `mlx5vf_disable_fds()`
-const END: [Step; 5] =
-    [Lock(File), Lock(Buffers), Step::EndAll, Unlock(Buffers), Unlock(File)];
+const END: [Step; 5] = [Lock(File), Lock(Buffers), Step::EndAll, Unlock(Buffers), Unlock(File)];

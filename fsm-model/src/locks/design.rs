@@ -31,25 +31,33 @@ designs! {
     /// The same, but a reset ends the session under the mutex of its file, as it is in mlx5, virtio
     /// and xe: under memory_lock, if it finds state_mutex free.
     ResetLocksFile = "reset-locks-file",
-    /// The reset handler waits for state_mutex (hisi, pds, qat; B02, B03).
+    /// The reset handler waits for state_mutex (hisi, pds, qat; patch
+    /// 20251120123647.3522082-2-michal.winiarski@intel.com).
     PlainMutex = "plain-mutex",
-    /// It waits for it, and PRECOPY_INFO is copied to the user under it (hisi before 6.9; B04).
+    /// It waits for it, and PRECOPY_INFO is copied to the user under it (hisi until
+    /// fd94213e1417).
     PlainMutexCopies = "plain-mutex-copies",
-    /// The reset is left to a work item (V2 of the mlx5 patch; B05).
+    /// The reset is left to a work item (V2 of the mlx5 patch,
+    /// 20211019105838.227569-15-yishaih@nvidia.com).
     WorkQueue = "work-queue",
-    /// The note shares a word with a flag that is written under another lock (mlx5 until 2026; B32).
+    /// The note shares a word with a flag that is written under another lock (mlx5 until
+    /// f2365a63b02d).
     SharedBits = "shared-bits",
-    /// Who finds a note frees the session's files before letting go of the spin lock (pds; B07).
+    /// Who finds a note frees the session's files before letting go of the spin lock (pds until
+    /// ae2667cd8a47).
     FreesUnderSpinLock = "frees-under-spin-lock",
-    /// Closing the device ends its session without state_mutex (mlx5 until 5.19; B22).
+    /// Closing the device ends its session without state_mutex (mlx5 until change
+    /// 20220628131213.165730-2-yishaih@nvidia.com).
     CloseUnlocked = "close-unlocked",
-    /// Who ends a session does not wake its readers (mlx5 until 6.13; B23).
+    /// Who ends a session does not wake its readers (mlx5 until 82470eba9df9).
     NoWake = "no-wake",
-    /// `read` looks at the position before it has the mutex of the file (qat; B21).
+    /// `read` looks at the position before it has the mutex of the file (qat's `write`
+    /// until 4ec5e932e636).
     PositionUnlocked = "position-unlocked",
     /// `read` of a dead data_fd returns with the mutex of the file held.
     DeadReadKeepsLock = "dead-read-keeps-lock",
-    /// `read` gives another lock back than the one it took (a relative of virtio's; B36).
+    /// `read` gives another lock back than the one it took (virtio mixed two
+    /// ways of it until 20260413140815.3ada32eb@shazbot.org).
     WrongUnlock = "wrong-unlock",
     /// GET lets go of state_mutex without looking for a note.
     GetSkipsGate = "get-skips-gate",

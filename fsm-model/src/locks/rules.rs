@@ -13,12 +13,12 @@ use crate::property::{Rule, rules};
 /// One step of one thread, to be judged.
 #[derive(Debug)]
 pub(crate) struct Stepped<'a> {
-    pub(crate) start: State,
-    pub(crate) before: &'a World,
-    pub(crate) who: usize,
+    start: State,
+    before: &'a World,
+    who: usize,
     /// `None` when the worker takes up its work.
-    pub(crate) step: Option<Step>,
-    pub(crate) after: &'a World,
+    step: Option<Step>,
+    after: &'a World,
 }
 
 pub(crate) type Judgement = fn(&Stepped<'_>) -> Option<bool>;
@@ -81,7 +81,11 @@ impl fmt::Display for Stepped<'_> {
     }
 }
 
-impl Stepped<'_> {
+impl<'a> Stepped<'a> {
+    pub(crate) fn new(start: State, before: &'a World, who: usize, after: &'a World) -> Self {
+        Self { start, before, who, step: before.next(who), after }
+    }
+
     /// Whether this is a step in which a thread may have to sleep.
     fn sleeps(&self) -> bool {
         match self.step {

@@ -29,31 +29,48 @@ const ANYWHERE: &[Program] = &[
 /// What it may besides.
 fn only_in(start: State) -> &'static [Program] {
     match start {
-        State::PreCopy => &const {
-            [
-                // One arc ends the session and two follow; two arcs keep it.
-                one(Call::Set(State::Stop)),
-                one(Call::Set(State::StopCopy)),
-                one(Call::Read),
-                one(Call::Info),
-            ]
-        },
-        State::StopCopy => &const {
-            [
-                // Ends a session, and opens another.
-                one(Call::Set(State::Resuming)),
-                one(Call::Read),
-                one(Call::Filled),
-            ]
-        },
-        State::Resuming => &const { [one(Call::Set(State::Running)), one(Call::Write)] },
-        _ => &const {
-            [
-                // Use what they have opened, dead or alive.
-                two(Call::Set(State::PreCopy), Call::Read),
-                two(Call::Set(State::StopCopy), Call::Get),
-            ]
-        },
+        State::PreCopy => {
+            &const {
+                [
+                    // The first of its arcs ends the session.
+                    one(Call::Set(State::Stop)),
+                    // Its arcs keep it, unless a reset came first: then it opens another.
+                    two(Call::Set(State::StopCopy), Call::Read),
+                    one(Call::Read),
+                    one(Call::Info),
+                ]
+            }
+        }
+        State::StopCopy => {
+            &const {
+                [
+                    // Ends a session, and opens another.
+                    one(Call::Set(State::Resuming)),
+                    one(Call::Read),
+                    one(Call::Filled),
+                ]
+            }
+        }
+        State::Resuming => {
+            &const {
+                [
+                    // Loads what was written, if it is whole.
+                    one(Call::Set(State::Running)),
+                    one(Call::Write),
+                    two(Call::Write, Call::Set(State::Running)),
+                ]
+            }
+        }
+        _ => {
+            &const {
+                [
+                    // Uses what it has opened, dead or alive.
+                    two(Call::Set(State::PreCopy), Call::Read),
+                    // Three arcs.
+                    one(Call::Set(State::StopCopy)),
+                ]
+            }
+        }
     }
 }
 
@@ -85,7 +102,9 @@ fn can_meet(programs: &[Program; CALLERS]) -> bool {
     let calls = || programs.iter().flatten().flatten().copied();
     let closes = calls().any(|call| call == Call::Close);
     let once = |call: Call| calls().filter(|&other| other == call).count() == 1;
-    calls().all(|call| !(closes && call.is_on_device()) && (!call.is_alone() || once(call)))
+    let long = programs.iter().filter(|program| program[1].is_some()).count();
+    long <= 1
+        && calls().all(|call| !(closes && call.is_on_device()) && (!call.is_alone() || once(call)))
 }
 
 /// The scenario, to read.

@@ -26,15 +26,8 @@ pub enum Lock {
 
 impl Lock {
     /// Every lock, in their order.
-    pub const ALL: [Self; 7] = [
-        Self::State,
-        Self::File,
-        Self::Mmap,
-        Self::Memory,
-        Self::Pci,
-        Self::Gate,
-        Self::Buffers,
-    ];
+    pub const ALL: [Self; 7] =
+        [Self::State, Self::File, Self::Mmap, Self::Memory, Self::Pci, Self::Gate, Self::Buffers];
 
     /// Its name in the kernel.
     pub const fn name(self) -> &'static str {

@@ -1,7 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! The driver, the locks and the threads at one moment, and what one step makes of them.
 
-use vfio_fsm_core::device::{Arrival, Device, DeviceFsm, Epoch, Memory, ResetGate, SetError, Unlock};
+use vfio_fsm_core::device::{
+    Arrival, Device, DeviceFsm, Epoch, Memory, ResetGate, SetError, Unlock,
+};
 use vfio_fsm_core::{EndOfStream, Errno, Fd, Features, Op, Reply, Route, State};
 
 use crate::locks::call::Call;
@@ -236,26 +238,6 @@ impl World {
         self.threads[who].opened.or(self.first)
     }
 
-    /// Whether a thread that has just made a step makes the next at once, as nobody could tell the
-    /// difference.
-    ///
-    /// What begins does not begin before it can do something, and returns when it has nothing more
-    /// to do: later and earlier would only tell less about the order of calls. Who has a spin lock
-    /// does what it is for. Releasing a lock that nobody tries to take, and what nobody else sees,
-    /// need no moment of their own.
-    pub(crate) fn goes_on(&self, who: usize, step: Option<Step>) -> bool {
-        let Some(next) = self.next(who) else { return false };
-        let local = match next {
-            Step::Unlock(lock) => !matches!(lock, Lock::State | Lock::Pci),
-            next => matches!(next, Step::Free | Step::Arcs(_) | Step::Look | Step::Return),
-        };
-        let on = match step {
-            Some(Step::Lock(lock)) => lock.is_spin(),
-            step => step == Some(Step::Enter),
-        };
-        (local || on) && self.can_go(who)
-    }
-
     /// A thread, to read: by its number, and the call that it makes or has made.
     pub(crate) fn name(&self, who: usize) -> String {
         let last = self.threads[who].program.into_iter().flatten().last();
@@ -354,9 +336,8 @@ impl World {
                 self.then(who, &design.read_on(reply));
             }
             Step::Put => {
-                let put = |fsm: &mut DeviceFsm, epoch, memory: &mut _| {
-                    fsm.write(epoch, STREAM, memory)
-                };
+                let put =
+                    |fsm: &mut DeviceFsm, epoch, memory: &mut _| fsm.write(epoch, STREAM, memory);
                 let written = self.with_fd(who, put);
                 self.reply(who, written.map_or_else(Reply::Errno, Reply::Written));
             }
