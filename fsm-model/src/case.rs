@@ -102,7 +102,7 @@ pub const LOCK_CASES: &[Case] = &[
     locks("from RUNNING", State::Running, 408_721),
     locks("from PRE_COPY", State::PreCopy, 800_300),
     locks("from STOP_COPY", State::StopCopy, 213_393),
-    locks("from RESUMING", State::Resuming, 488_207),
+    locks("from RESUMING", State::Resuming, 504_809),
 ];
 
 /// A slip of the VMM around a session, and a property that must catch it.
@@ -199,6 +199,7 @@ macro_rules! lock_mutants {
 /// Every design but the right one, with the properties that refuse it.
 pub const LOCK_MUTANTS: &[LockClaim] = lock_mutants! {
     ResetLocksFile in PreCopy => "locks-no-deadlock" "locks-in-order";
+    ResetLocksNothing in PreCopy => "locks-guard-the-session";
     PlainMutex in PreCopy => "locks-no-deadlock" "locks-in-order" "locks-reset-never-waits";
     PlainMutexCopies in PreCopy => "locks-no-deadlock" "locks-in-order";
     WorkQueue in PreCopy => "locks-reset-before-it-returns";

@@ -77,6 +77,9 @@ impl fmt::Display for Call {
 /// mmap_lock is held around a page fault, and the device's fault handler takes memory_lock.
 const FAULT: [Step; 4] = [Lock(Mmap), Lock(Memory), Unlock(Memory), Unlock(Mmap)];
 
+/// What has been copied becomes the device's.
+const PUT: [Step; 3] = [Lock(Buffers), Step::Put, Unlock(Buffers)];
+
 /// What a call is made of. What it does besides taking locks is in `World::run`.
 impl Design {
     pub(crate) fn steps_of(self, call: Call) -> Vec<Step> {
@@ -90,9 +93,9 @@ impl Design {
             // mlx5vf_resume_write() holds both mutexes, as it may load what is complete; hisi and
             // qat load on the arc, and hold that of the file alone.
             Call::Write if self.hand_off() == HandOff::Wait => {
-                &[&[file], &FAULT, &[Step::Put, file_end]]
+                &[&[file], &FAULT, &PUT, &[file_end]]
             }
-            Call::Write => &[&[enter, file], &FAULT, &[Step::Put, file_end], &exit],
+            Call::Write => &[&[enter, file], &FAULT, &PUT, &[file_end], &exit],
             Call::Info if self == Self::PlainMutexCopies => {
                 &[&[enter, file, Step::Info, file_end], &FAULT, &exit]
             }
@@ -163,8 +166,12 @@ impl Design {
 
     /// The reset itself, with state_mutex held.
     fn carry_out(self) -> Vec<Step> {
-        let around = if self == Self::ResetLocksFile { File } else { Buffers };
-        [&[Lock(around), Step::CarryOut, Unlock(around)], &self.farewell()[..]].concat()
+        let reset: &[Step] = match self {
+            Self::ResetLocksFile => &[Lock(File), Step::CarryOut, Unlock(File)],
+            Self::ResetLocksNothing => &[Step::CarryOut],
+            _ => &[Lock(Buffers), Step::CarryOut, Unlock(Buffers)],
+        };
+        [reset, &self.farewell()].concat()
     }
 
     /// How state_mutex is released: `mlx5vf_state_mutex_unlock()`.

@@ -31,6 +31,8 @@ designs! {
     /// The same, but a reset ends the session under the mutex of its file, as it is in mlx5, virtio
     /// and xe: under memory_lock, if it finds state_mutex free.
     ResetLocksFile = "reset-locks-file",
+    /// The same, but a reset ends the session in the middle of whatever its readers do.
+    ResetLocksNothing = "reset-locks-nothing",
     /// The reset handler waits for state_mutex (hisi, pds, qat; patch
     /// 20251120123647.3522082-2-michal.winiarski@intel.com).
     PlainMutex = "plain-mutex",

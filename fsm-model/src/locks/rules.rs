@@ -41,6 +41,16 @@ pub(crate) const RULES: &[Rule<Judgement>] = rules! {
     "locks-guard-the-state" ["L4"]
         "device_state and session change only in the hands of who holds state_mutex"
         |s| (s.after.fsm != s.before.fsm).then(|| s.before.owner(Lock::State) == Some(s.who));
+    "locks-guard-the-session" ["L7"]
+        "who reads or writes a session holds the mutex of its file and the spin lock of its \
+         buffers, and who ends one holds one of them"
+        |s| {
+            let holds = |lock| s.before.owner(lock) == Some(s.who);
+            match s.step {
+                Some(Step::Take | Step::Put) => Some(holds(Lock::File) && holds(Lock::Buffers)),
+                _ => s.ends_session().then(|| holds(Lock::File) || holds(Lock::Buffers)),
+            }
+        };
     "locks-are-returned" ["L5"]
         "a thread releases only what it holds, and holds nothing when its call returns"
         |s| match s.step? {
@@ -92,6 +102,11 @@ impl<'a> Stepped<'a> {
             Some(Step::Lock(lock)) => !lock.is_spin(),
             step => matches!(step, Some(Step::AwaitData | Step::Free)),
         }
+    }
+
+    fn ends_session(&self) -> bool {
+        let session = self.before.fsm.session();
+        session.is_some() && session != self.after.fsm.session()
     }
 
     /// Whether all calls have returned, but those of readers that sleep.
