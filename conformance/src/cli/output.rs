@@ -1,13 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! Standard output as text or as one JSON object; standard error for progress and complaints.
 
-#[cfg(feature = "check")]
-use indicatif::{ProgressBar, ProgressStyle};
-use serde::Serialize;
-use serde_json::{Map, Value};
 use std::error::Error;
 use std::fmt::Display;
 use std::io::{self, Write};
+#[cfg(feature = "check")]
+
+use indicatif::{ProgressBar, ProgressStyle};
+use serde::Serialize;
+use serde_json::{Map, Value};
 
 /// Where a command says what it found.
 #[derive(Debug)]
