@@ -1,10 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! What is checked: the cases with their committed sizes, and the slips that properties catch.
 
-use vfio_fsm_core::Features;
 use vfio_fsm_core::vmm::Then;
+use vfio_fsm_core::{Features, State};
 
 use crate::check::OnScene;
+use crate::locks::{self, Design, Locks};
 use crate::property::{Property, Rule};
 use crate::protocol::Protocol;
 use crate::session::destination::{self, Destination, HostResets};
@@ -30,6 +31,7 @@ enum Actors {
     Source(source::Setting),
     Destination(destination::Setting),
     Group(group::Setting),
+    Locks(State),
 }
 
 const fn any_vmm(features: Features, states: usize) -> Case {
@@ -66,7 +68,11 @@ const fn group(name: &'static str, features: Features, role: Role, states: usize
     Case { name, features, states, actors: Actors::Group(setting) }
 }
 
-/// What is checked.
+const fn locks(name: &'static str, start: State, states: usize) -> Case {
+    Case { name, features: Features::ALL, states, actors: Actors::Locks(start) }
+}
+
+/// What is checked of level 1.
 pub const CASES: &[Case] = &[
     any_vmm(Features::STOP_COPY, 3908),
     any_vmm(Features::P2P, 4408),
@@ -89,6 +95,14 @@ pub const CASES: &[Case] = &[
     group("2 Savers, back", Features::P2P, Role::Save(Then::Back), 38_248),
     group("2 Loaders", Features::P2P, Role::Load, 14_275),
     group("2 Loaders", Features::ALL, Role::Load, 14_275),
+];
+
+/// What is checked of level 2: every three calls at once, from each of these states.
+pub const LOCK_CASES: &[Case] = &[
+    locks("from RUNNING", State::Running, 408_721),
+    locks("from PRE_COPY", State::PreCopy, 800_300),
+    locks("from STOP_COPY", State::StopCopy, 213_393),
+    locks("from RESUMING", State::Resuming, 504_809),
 ];
 
 /// A slip of the VMM around a session, and a property that must catch it.
@@ -162,6 +176,56 @@ pub const SLIPS: &[SlipClaim] = slips! {
     IgnoresGates with LOADERS => "group-is-quiet";
 };
 
+/// A design of the driver, and a property that must refuse it.
+#[derive(Clone, Copy, Debug)]
+pub struct LockClaim {
+    /// The design.
+    pub design: Design,
+    /// The id of the property that claims it.
+    pub property: &'static str,
+    start: State,
+}
+
+macro_rules! lock_mutants {
+    ($($design:ident in $start:ident => $($property:literal)*;)*) => {
+        &[$($(LockClaim {
+            design: Design::$design,
+            property: $property,
+            start: State::$start,
+        },)*)*]
+    };
+}
+
+/// Every design but the right one, with the properties that refuse it.
+pub const LOCK_MUTANTS: &[LockClaim] = lock_mutants! {
+    ResetLocksFile in PreCopy => "locks-no-deadlock" "locks-in-order";
+    ResetLocksNothing in PreCopy => "locks-guard-the-session";
+    PlainMutex in PreCopy => "locks-no-deadlock" "locks-in-order" "locks-reset-never-waits";
+    PlainMutexCopies in PreCopy => "locks-no-deadlock" "locks-in-order";
+    WorkQueue in PreCopy => "locks-reset-before-it-returns";
+    SharedBits in PreCopy => "locks-no-reset-lost";
+    FreesUnderSpinLock in PreCopy => "locks-no-sleep-under-spin-lock";
+    CloseUnlocked in PreCopy => "locks-guard-the-state";
+    NoWake in StopCopy => "locks-wake-the-reader";
+    PositionUnlocked in PreCopy => "locks-calls-in-some-order";
+    DeadReadKeepsLock in PreCopy => "locks-are-returned" "locks-no-deadlock";
+    WrongUnlock in PreCopy => "locks-are-returned";
+    GetSkipsGate in PreCopy => "locks-no-reset-lost" "locks-reset-before-it-returns";
+    LooksOnce in PreCopy => "locks-no-reset-lost";
+};
+
+impl LockClaim {
+    pub(crate) fn with<O: OnScene>(&self, on: O) -> O::Output {
+        on.on(Locks::new(self.start, self.design, pick(locks::RULES, Some(self.property))))
+    }
+}
+
+/// L6 without its licence.
+pub(crate) fn l6_without_licence<O: OnScene>(on: O) -> (&'static Property, O::Output) {
+    let rules = locks::CLAIM_WITHOUT_LICENCE;
+    (&rules[0].property, on.on(Locks::new(State::PreCopy, Design::Deferred, rules)))
+}
+
 /// V9 without its assumption.
 pub(crate) fn v9_without_assumption<O: OnScene>(on: O) -> (&'static Property, O::Output) {
     let rules = destination::WITHOUT_ASSUMPTION;
@@ -191,6 +255,9 @@ impl Case {
             }),
             Actors::Group(setting) => {
                 on.on(Pair { features, setting, slip, rules: pick(group::RULES, only) })
+            }
+            Actors::Locks(start) => {
+                on.on(Locks::new(start, Design::Deferred, pick(locks::RULES, only)))
             }
         }
     }

@@ -8,7 +8,7 @@ use stateright::{Checker, Model};
 use vfio_fsm_core::Features;
 use vfio_fsm_core::device::Planted;
 
-use crate::case::{Case, SlipClaim, v9_without_assumption};
+use crate::case::{Case, LockClaim, SlipClaim, l6_without_licence, v9_without_assumption};
 use crate::counterexample::Counterexample;
 use crate::mutant::Mutant;
 use crate::property::{CLAIM_WITHOUT_ASSUMPTION, Property, RULES};
@@ -125,10 +125,14 @@ impl OnScene for Checking {
     }
 }
 
-/// Properties that had nothing to judge in any of these checks.
+/// Properties of these checks that had nothing to judge in any of them.
 pub fn idle(checks: &[Checked]) -> Vec<&'static str> {
-    let judged = |id| checks.iter().flat_map(|check| &check.judged).any(|&(i, n)| i == id && n > 0);
-    crate::properties().map(|property| property.id).filter(|id| !judged(*id)).collect()
+    let counts = |id| {
+        let all = checks.iter().flat_map(|check| &check.judged);
+        all.filter(move |&&(judged, _)| judged == id).map(|&(_, count)| count)
+    };
+    let ids = crate::properties().map(|property| property.id);
+    ids.filter(|&id| counts(id).next().is_some() && counts(id).sum::<u64>() == 0).collect()
 }
 
 /// The run by which the property that claims this bug catches it; `None` if the bug survives.
@@ -140,6 +144,12 @@ pub fn check_mutant(mutant: &Mutant) -> Option<Counterexample> {
 
 /// The run by which the property that claims this slip of a VMM catches it; `None` if it survives.
 pub fn check_slip(claim: &SlipClaim) -> Option<Run> {
+    claim.with(First)
+}
+
+/// The run by which the property that claims this design of the locks refuses it; `None` if it
+/// survives.
+pub fn check_lock_mutant(claim: &LockClaim) -> Option<Run> {
     claim.with(First)
 }
 
@@ -167,6 +177,13 @@ pub fn refute() -> Refutation<Counterexample> {
 /// the last look at it, and started blank (V9).
 pub fn refute_load() -> Refutation<Run> {
     let (claim, run) = v9_without_assumption(First);
+    Refutation { claim, run }
+}
+
+/// Show that a reset is not over for everybody when it returns: a run in which a `read` that begins
+/// later still reaches the old session, as the reset was left to a SET under way (L6).
+pub fn refute_reset() -> Refutation<Run> {
+    let (claim, run) = l6_without_licence(First);
     Refutation { claim, run }
 }
 

@@ -7,6 +7,10 @@
 //! [`MUTANTS`] are the bugs in a device and [`SLIPS`] those of a VMM that show each property can
 //! fail, and a [`Counterexample`] is a run that breaks one.
 //!
+//! That is level 1, at which an op is one step. At level 2 ops are taken apart and meet each other and
+//! the kernel's locks: [`LOCK_CASES`] are its models, and [`LOCK_MUTANTS`] the designs of a driver
+//! that its properties refuse.
+//!
 //! What stateright does not do by itself is seen to here: a check that explores nothing passes
 //! there, so [`check`] compares the number of states with the committed one, and [`idle`] names the
 //! properties that never had anything to judge.
@@ -17,6 +21,7 @@
 mod case;
 mod check;
 mod counterexample;
+mod locks;
 mod mutant;
 mod property;
 mod protocol;
@@ -24,11 +29,13 @@ mod scene;
 mod session;
 mod world;
 
-pub use case::{CASES, Case, SLIPS, SlipClaim};
+pub use case::{CASES, Case, LOCK_CASES, LOCK_MUTANTS, LockClaim, SLIPS, SlipClaim};
 pub use check::{
-    Checked, Failure, Refutation, Run, check, check_mutant, check_slip, idle, refute, refute_load,
+    Checked, Failure, Refutation, Run, check, check_lock_mutant, check_mutant, check_slip, idle,
+    refute, refute_load, refute_reset,
 };
 pub use counterexample::{CounterStep, Counterexample};
+pub use locks::{Design, Lock, LockOrder, lock_order};
 pub use mutant::{MUTANTS, Mutant};
 pub use property::Property;
 pub use session::slip::Slip;
@@ -40,5 +47,6 @@ pub fn properties() -> impl Iterator<Item = &'static Property> {
         rules.iter().map(|rule| &rule.property)
     }
     let sessions = of(session::source::RULES).chain(of(session::destination::RULES));
-    of(property::RULES).chain(sessions).chain(of(session::group::RULES))
+    let level1 = of(property::RULES).chain(sessions).chain(of(session::group::RULES));
+    level1.chain(of(locks::RULES))
 }

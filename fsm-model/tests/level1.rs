@@ -6,8 +6,8 @@ use std::collections::BTreeSet;
 
 use vfio_fsm_core::device::Bug;
 use vfio_fsm_model::{
-    CASES, MUTANTS, SLIPS, Slip, check, check_mutant, check_slip, idle, properties, refute,
-    refute_load,
+    CASES, LOCK_MUTANTS, MUTANTS, SLIPS, Slip, check, check_mutant, check_slip, idle, properties,
+    refute, refute_load,
 };
 
 /// Every property holds in every world of every case, the worlds are as many as committed, and
@@ -54,7 +54,9 @@ fn everything_has_its_counterpart() {
         assert!(SLIPS.iter().any(|claim| claim.slip == *slip), "{}", slip.slug());
     }
     let claims = MUTANTS.iter().map(|mutant| mutant.property);
-    let claims: BTreeSet<_> = claims.chain(SLIPS.iter().map(|claim| claim.property)).collect();
+    let claims = claims.chain(SLIPS.iter().map(|claim| claim.property));
+    let claims = claims.chain(LOCK_MUTANTS.iter().map(|claim| claim.property));
+    let claims: BTreeSet<_> = claims.collect();
     for property in properties() {
         assert!(claims.contains(property.id), "{} has never failed", property.id);
     }

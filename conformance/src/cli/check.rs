@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! `vfio-conform check`: the model.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::fs;
 use std::io::{self, BufWriter, Write};
@@ -14,8 +14,9 @@ use vfio_conform::suite::counterexample;
 use vfio_conform::trace;
 use vfio_fsm_core::device::Bug;
 use vfio_fsm_model::{
-    CASES, Checked, Counterexample, MUTANTS, Property, Refutation, SLIPS, Slip, check,
-    check_mutant, check_slip, idle, properties, refute, refute_load,
+    CASES, Case, Checked, Counterexample, Design, LOCK_CASES, LOCK_MUTANTS, MUTANTS, Property,
+    Refutation, Run, SLIPS, Slip, check, check_lock_mutant, check_mutant, check_slip, idle,
+    properties, refute, refute_load, refute_reset,
 };
 
 use super::Result;
@@ -37,7 +38,10 @@ pub(crate) struct Arguments {
 /// What the check came to.
 #[derive(Debug, Serialize)]
 pub(crate) struct Findings {
+    /// Level 1.
     spaces: Vec<Space>,
+    /// Level 2.
+    lock_spaces: Vec<Space>,
     /// Properties that never had anything to judge.
     idle: Vec<&'static str>,
     properties: Vec<Said>,
@@ -45,6 +49,8 @@ pub(crate) struct Findings {
     mutants: Vec<Caught>,
     /// What a VMM around a session gets wrong.
     slips: Vec<Caught>,
+    /// What a driver gets wrong with its locks.
+    lock_mutants: Vec<Caught>,
     refutations: Vec<Caught>,
     #[serde(skip)]
     counterexamples: Vec<(String, Counterexample)>,
@@ -86,15 +92,23 @@ impl Caught {
         let (steps, run) = found.unzip();
         Self { what: what.to_owned(), by: by.to_owned(), steps, run }
     }
+
+    fn by_run(what: &str, by: &str, run: Option<Run>) -> Self {
+        Self::new(what, by, run.map(|run| (run.steps.len(), run.to_string())))
+    }
 }
 
 impl Findings {
     /// Do it all.
     pub(crate) fn find() -> Self {
-        let claims = CASES.len() + MUTANTS.len() + SLIPS.len();
-        let bar = output::bar(claims as u64, "checking the model");
-        let checks: Vec<_> = CASES.iter().map(check).inspect(|_| bar.inc(1)).collect();
-        let idle = idle(&checks);
+        let cases = CASES.len() + LOCK_CASES.len();
+        let claims = MUTANTS.len() + SLIPS.len() + LOCK_MUTANTS.len();
+        let bar = output::bar((cases + claims) as u64, "checking the model");
+        let check_all = |cases: &'static [Case]| -> Vec<Checked> {
+            cases.iter().map(check).inspect(|_| bar.inc(1)).collect()
+        };
+        let (checks, lock_checks) = (check_all(CASES), check_all(LOCK_CASES));
+        let idle = [idle(&checks), idle(&lock_checks)].concat();
         let mut counterexamples = Vec::new();
         let mut caught = |what: &str, by: &str, found: Option<Counterexample>| {
             let shown = found.as_ref().map(|found| (found.steps.len(), found.to_string()));
@@ -111,38 +125,45 @@ impl Findings {
             .collect();
         let Refutation { claim, run } = refute();
         let mut refutations = vec![caught(claim.id, claim.text, run)];
-        let Refutation { claim, run } = refute_load();
-        let run = run.map(|run| (run.steps.len(), run.to_string()));
-        refutations.push(Caught::new(claim.id, claim.text, run));
+        for Refutation { claim, run } in [refute_load(), refute_reset()] {
+            refutations.push(Caught::by_run(claim.id, claim.text, run));
+        }
         let slips = SLIPS
             .iter()
             .inspect(|_| bar.inc(1))
+            .map(|claim| Caught::by_run(claim.slip.slug(), claim.property, check_slip(claim)))
+            .collect();
+        let lock_mutants = LOCK_MUTANTS
+            .iter()
+            .inspect(|_| bar.inc(1))
             .map(|claim| {
-                let run = check_slip(claim).map(|run| (run.steps.len(), run.to_string()));
-                Caught::new(claim.slip.slug(), claim.property, run)
+                Caught::by_run(claim.design.slug(), claim.property, check_lock_mutant(claim))
             })
             .collect();
         bar.finish_and_clear();
         let said = |&Property { id, text, covers, .. }: &Property| Said { id, text, covers };
         Self {
             spaces: checks.into_iter().map(Space::from).collect(),
+            lock_spaces: lock_checks.into_iter().map(Space::from).collect(),
             idle,
             properties: properties().map(said).collect(),
             mutants,
             slips,
+            lock_mutants,
             refutations,
             counterexamples,
         }
     }
 
     fn claims(&self) -> impl Iterator<Item = &Caught> {
-        self.mutants.iter().chain(&self.slips).chain(&self.refutations)
+        let of_level_1 = self.mutants.iter().chain(&self.slips);
+        of_level_1.chain(&self.lock_mutants).chain(&self.refutations)
     }
 
     /// Whether all holds that must, and all falls that must.
     pub(crate) fn is_good(&self) -> bool {
         self.idle.is_empty()
-            && self.spaces.iter().all(|space| space.failures.is_empty())
+            && self.spaces.iter().chain(&self.lock_spaces).all(|space| space.failures.is_empty())
             && self.claims().all(|claim| claim.steps.is_some())
     }
 }
@@ -162,33 +183,45 @@ impl From<Checked> for Space {
     }
 }
 
+/// How many properties there are to a level.
+fn judging(spaces: &[Space]) -> usize {
+    spaces.iter().flat_map(|space| space.judged.keys()).collect::<BTreeSet<_>>().len()
+}
+
+/// How many of the claims to catch something hold, and which do not.
+fn claims(f: &mut fmt::Formatter<'_>, what: &str, count: usize, claims: &[Caught]) -> fmt::Result {
+    let caught = claims.iter().filter(|claim| claim.steps.is_some()).count();
+    let all = claims.len();
+    writeln!(f, "  {count} {what}: {caught} of {all} claims to catch one hold")?;
+    let mut survivors = claims.iter().filter(|claim| claim.steps.is_none());
+    survivors.try_for_each(|claim| writeln!(f, "  FAIL: {} survives {}", claim.what, claim.by))
+}
+
+impl fmt::Display for Space {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (states, steps) = (HumanCount(self.states as u64), HumanCount(self.transitions as u64));
+        let verdict = if self.failures.is_empty() { "hold" } else { "FAIL" };
+        let (model, features) = (self.model, &self.features);
+        writeln!(
+            f,
+            "  {model:<14} {features:<22} {verdict}: {states} states, {steps} steps, {:.1} s",
+            self.seconds
+        )?;
+        self.failures.iter().try_for_each(|failure| writeln!(f, "  FAIL: {failure}"))
+    }
+}
+
 impl fmt::Display for Findings {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(f, "model, level 1: {} properties", self.properties.len())?;
-        for space in &self.spaces {
-            let (states, steps) =
-                (HumanCount(space.states as u64), HumanCount(space.transitions as u64));
-            let verdict = if space.failures.is_empty() { "hold" } else { "FAIL" };
-            let (model, features) = (space.model, &space.features);
-            writeln!(
-                f,
-                "  {model:<14} {features:<22} {verdict}: {states} states, {steps} steps, {:.1} s",
-                space.seconds
-            )?;
-            space.failures.iter().try_for_each(|failure| writeln!(f, "  FAIL: {failure}"))?;
-        }
+        writeln!(f, "model, level 1: {} properties", judging(&self.spaces))?;
+        self.spaces.iter().try_for_each(|space| space.fmt(f))?;
+        claims(f, "planted bugs", Bug::ALL.len(), &self.mutants)?;
+        claims(f, "slips of a VMM", Slip::ALL.len(), &self.slips)?;
+        writeln!(f, "model, level 2, the locks: {} properties", judging(&self.lock_spaces))?;
+        self.lock_spaces.iter().try_for_each(|space| space.fmt(f))?;
+        claims(f, "wrong designs", Design::ALL.len() - 1, &self.lock_mutants)?;
         for property in &self.idle {
             writeln!(f, "  FAIL: {property} had nothing to judge")?;
-        }
-        let caught = |claims: &[Caught]| claims.iter().filter(|it| it.steps.is_some()).count();
-        let (bugs, claims) = (Bug::ALL.len(), self.mutants.len());
-        let of_device = caught(&self.mutants);
-        writeln!(f, "  {bugs} planted bugs: {of_device} of {claims} claims to catch one hold")?;
-        let (slips, claims) = (Slip::ALL.len(), self.slips.len());
-        let of_vmm = caught(&self.slips);
-        writeln!(f, "  {slips} slips of a VMM: {of_vmm} of {claims} claims to catch one hold")?;
-        for claim in self.mutants.iter().chain(&self.slips).filter(|it| it.steps.is_none()) {
-            writeln!(f, "  FAIL: {} survives {}", claim.what, claim.by)?;
         }
         self.refutations.iter().try_for_each(|claim| match claim.steps {
             Some(steps) => {
