@@ -17,6 +17,7 @@
 mod case;
 mod check;
 mod counterexample;
+pub mod graph;
 mod mutant;
 mod property;
 mod protocol;
