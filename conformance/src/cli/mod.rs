@@ -4,6 +4,8 @@
 #[cfg(feature = "check")]
 mod check;
 mod generate;
+#[cfg(feature = "check")]
+mod graph;
 #[cfg(feature = "lab")]
 mod lab;
 mod output;
@@ -41,6 +43,9 @@ enum Command {
     /// Check the model: every property, every planted bug, and the claim that must fall.
     #[cfg(feature = "check")]
     Check(check::Arguments),
+    /// Explore the protocol as a graph: its size, how it ends, and the graph itself.
+    #[cfg(feature = "check")]
+    Graph(graph::Arguments),
     /// Write the suites as trace files.
     Generate(generate::Arguments),
     /// Run traces on a device.
@@ -80,6 +85,8 @@ fn execute(command: Option<Command>, output: &mut Output) -> Result {
         None => Err("this is the small replayer: it has `generate` and `replay` only".into()),
         #[cfg(feature = "check")]
         Some(Command::Check(arguments)) => check::run(&arguments, output),
+        #[cfg(feature = "check")]
+        Some(Command::Graph(arguments)) => graph::run(&arguments, output),
         Some(Command::Generate(arguments)) => generate::run(&arguments, output),
         Some(Command::Replay(arguments)) => replay::run(&arguments, output),
         #[cfg(feature = "lab")]
