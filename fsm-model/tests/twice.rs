@@ -59,7 +59,8 @@ fn every_bug_changes_a_graph() {
     let good: BTreeMap<_, _> =
         Features::SETS.map(|features| (features, seen(features, None).edge_list())).into();
     for &bug in Bug::ALL {
-        let changes = |&features: &Features| seen(features, Some(bug)).edge_list() != good[&features];
+        let changes =
+            |&features: &Features| seen(features, Some(bug)).edge_list() != good[&features];
         assert!(Features::SETS.iter().any(changes), "{} changes nothing", bug.slug());
     }
 }

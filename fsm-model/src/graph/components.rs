@@ -34,7 +34,9 @@ impl Components {
         }
         let mut is_bottom = vec![true; nodes.len()];
         let mut is_cycle = vec![false; nodes.len()];
-        for (from, to) in kept.iter().enumerate().flat_map(|(from, to)| to.iter().map(move |&to| (from, to))) {
+        for (from, to) in
+            kept.iter().enumerate().flat_map(|(from, to)| to.iter().map(move |&to| (from, to)))
+        {
             if of[from] == of[to] {
                 is_cycle[of[from]] = true;
             } else {
@@ -140,7 +142,17 @@ mod tests {
     fn components_of_a_known_graph() {
         // 0 -> {1 2 3} -> 4 -> 5 with a loop; {1 2 3} -> {6 7}; two ways back inside of {1 2 3}.
         let graph = graph(&[
-            (0, 1), (1, 2), (2, 3), (3, 1), (3, 2), (2, 4), (4, 5), (5, 5), (3, 6), (6, 7), (7, 6),
+            (0, 1),
+            (1, 2),
+            (2, 3),
+            (3, 1),
+            (3, 2),
+            (2, 4),
+            (4, 5),
+            (5, 5),
+            (3, 6),
+            (6, 7),
+            (7, 6),
         ]);
         let components = Components::new(&graph, |_| true);
         assert_eq!(components.count(), 5);

@@ -133,7 +133,8 @@ fn needs_reset(seen: &Seen) -> bool {
 
 fn reads_end(graph: &Space) -> Vec<usize> {
     let gets_bytes = |step: Step<'_>| {
-        matches!(step.label.input, Op::Read { .. }) && matches!(step.label.answer.0, Reply::Bytes(()))
+        matches!(step.label.input, Op::Read { .. })
+            && matches!(step.label.answer.0, Reply::Bytes(()))
     };
     Components::new(graph, gets_bytes).cycles().flatten().copied().collect()
 }
@@ -168,9 +169,8 @@ fn save_ends(graph: &Space) -> Vec<usize> {
         }
         _ => false,
     };
-    let reads = |seen: &Seen| {
-        seen.state.is_saving() && seen.fds.iter().flatten().any(|entry| entry.live)
-    };
+    let reads =
+        |seen: &Seen| seen.state.is_saving() && seen.fds.iter().flatten().any(|entry| entry.live);
     let components = Components::new(graph, keep);
     let stays = without(graph, components.bottoms(), |seen| seen.stream == Stream::None);
     // Nobody saves from where no live data_fd is.

@@ -56,8 +56,7 @@ impl<L> Copy for Edge<'_, L> {}
 impl<N: Eq + Hash, L> Graph<N, L> {
     /// Everything that can be reached from `start`, breadth first.
     pub fn explore(start: N, mut successors: impl FnMut(&N, &mut Vec<(L, N)>)) -> Self {
-        let mut graph =
-            Self { nodes: IndexSet::from([start]), edges: Vec::new(), begin: vec![0] };
+        let mut graph = Self { nodes: IndexSet::from([start]), edges: Vec::new(), begin: vec![0] };
         let mut found = Vec::new();
         while let Some(node) = graph.nodes.get_index(graph.begin.len() - 1) {
             successors(node, &mut found);
@@ -216,7 +215,7 @@ mod tests {
     use super::*;
     use crate::check::OnScene;
     use crate::scene::{Scene, Stage};
-    use crate::{CASES, check};
+    use crate::CASES;
     use stateright::{Checker, Model};
 
     /// The numbers below `n` under doubling and adding one.
@@ -296,6 +295,8 @@ mod tests {
     fn dot_has_it_all() {
         let dot = numbers(3).dot().to_string();
         assert_eq!(dot.matches("->").count(), 6);
-        assert!(dot.contains("    2 [label=\"2\"];\n") && dot.contains("    2 -> 1 [label=\"d\"];"));
+        assert!(
+            dot.contains("    2 [label=\"2\"];\n") && dot.contains("    2 -> 1 [label=\"d\"];")
+        );
     }
 }

@@ -10,8 +10,8 @@ use std::fmt;
 
 use vfio_fsm_core::device::{Bug, DeviceData, Memory, Planted};
 use vfio_fsm_core::{
-    Direction, EndOfStream, Errno, Fault, Fd, Features, Leaves, Op, PrecopyInfo, RawState, Readiness,
-    Reply, Route, State,
+    Direction, EndOfStream, Errno, Fault, Fd, Features, Leaves, Op, PrecopyInfo, RawState,
+    Readiness, Reply, Route, State,
 };
 
 use super::Graph;
@@ -183,8 +183,9 @@ fn look(device: &ModelDevice) -> Seen {
     let fsm = device.fsm();
     let mut fds: Vec<_> = device.fds().open().collect();
     fds.sort_unstable_by_key(|open| open.fd);
-    let mut fds =
-        fds.into_iter().map(|open| Entry { direction: open.direction, live: device.is_live(open.fd) });
+    let mut fds = fds
+        .into_iter()
+        .map(|open| Entry { direction: open.direction, live: device.is_live(open.fd) });
     Seen {
         open: device.is_open(),
         state: fsm.state(),
