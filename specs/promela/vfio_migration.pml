@@ -97,7 +97,8 @@ bool ready = false;
 hidden byte a, b, s, n, pass;
 hidden byte far[10];
 
-/* The shortest route for every pair. STOP_COPY cannot be turned back into pre-copy. */
+/* The shortest route for every pair. STOP_COPY cannot be turned back into pre-copy, which the header
+ * says and the rule of MAY_PASS implies. */
 inline compute_routes() {
     for (a : 1 .. STATES) {
         for (b : 1 .. STATES) {
