@@ -5,6 +5,7 @@
 //! * [`replay`] runs them on a [`replay::Target`] and gives verdicts; [`target`] has the core's own
 //!   device and real device nodes, and any type of yours can be one.
 //! * [`deviation`] is what a driver is known to do differently.
+//! * [`migrate`] runs whole migrations between two devices, with a reset at every step.
 //! * `lab` boots a distribution's kernel in a virtual machine and replays on its sample driver.
 //!
 //! ```
@@ -23,6 +24,7 @@
 pub mod deviation;
 #[cfg(feature = "lab")]
 pub mod lab;
+pub mod migrate;
 pub mod replay;
 pub mod report;
 pub mod suite;

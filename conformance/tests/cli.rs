@@ -111,7 +111,7 @@ fn a_failing_verdict_is_1() {
 fn help_says_what_the_exit_codes_mean() {
     let ran = run(["--help"]).ends_with(0);
     assert!(ran.out.contains("0 all good, 1 a verdict failed, 2 wrong use"), "{}", ran.out);
-    for command in ["run", "check", "generate", "replay", "lab"] {
+    for command in ["run", "check", "generate", "replay", "migrate", "lab"] {
         assert!(ran.out.contains(command), "{command}");
         run([command, "--help"]).ends_with(0);
     }
@@ -136,6 +136,8 @@ fn wrong_use_is_2() {
         (&["replay", "--only", "bogus/*"], &["no trace is selected", "generate --out -"]),
         (&["generate", "--out", "-", "--only", "bogus/*"], &["no trace is selected"]),
         (&["lab", "--only", "bogus/*"], &["no trace is selected"]),
+        (&["lab", "--migrate", "--only", "arcs/*"], &["--migrate", "cannot be used with"]),
+        (&["lab", "--rounds", "0"], &["--rounds"]),
         (&["lab", "--watchdog", "soon"], &["soon", "--watchdog"]),
     ];
     for (arguments, says) in cases {

@@ -5,6 +5,7 @@
 //! * [`next_hop`], [`Route`], [`Arc`]: what `SET` walks, as `const fn` over one table.
 //! * [`Op`] and [`Reply`]: the alphabet between a VMM and a device. Suites, models, recordings and
 //!   backends all speak it.
+//! * [`vmm`]: the VMM's side. Sessions that carry a device over, whatever resets it meanwhile.
 //! * [`device`]: the driver's side. Which arc comes next, what happens to the data_fd, what an
 //!   error leaves behind, and how a reset that arrives in the middle of it all is handed over.
 //!
@@ -22,6 +23,16 @@
 //! ```
 //!
 //! The names `R…`, `C…`, `O…` and `T…` in these pages are the ids of `specs/requirements.toml`.
+//!
+//! # Semver
+//!
+//! Before 1.0 a minor version may break, and the changelog says where. From then on a change is a
+//! breaking one if code no longer compiles against it, and also if a route, a reply of [`device`], an
+//! op of a session or a byte of the stream is another than before: `tests/snapshots` and
+//! `specs/stream-format.md` show such a change as a difference. Enums that may grow are
+//! `#[non_exhaustive]`; the alphabet, [`vmm::Hook`] and [`vmm::Event`] are not, since whoever carries
+//! them out has to know all of them. The oldest Rust that will do is 1.85; a newer one is a minor
+//! version.
 //!
 //! # Features
 //!

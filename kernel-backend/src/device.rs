@@ -3,35 +3,22 @@
 
 use std::fmt;
 use std::io;
-use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::time::Duration;
 
 use nix::sys::uio::pwrite;
-use vfio_bindings::bindings::vfio::{
-    VFIO_DEVICE_FEATURE_GET, VFIO_DEVICE_FEATURE_MIG_DATA_SIZE,
-    VFIO_DEVICE_FEATURE_MIG_DEVICE_STATE, VFIO_DEVICE_FEATURE_MIG_PRECOPY_INFOv2,
-    VFIO_DEVICE_FEATURE_MIGRATION, VFIO_DEVICE_FEATURE_PROBE, VFIO_DEVICE_FEATURE_SET,
-    VFIO_PRECOPY_INFO_REINIT, VFIO_REGION_INFO_FLAG_WRITE, vfio_device_feature_mig_data_size,
-    vfio_device_feature_mig_state, vfio_device_feature_migration, vfio_precopy_info,
-    vfio_region_info,
-};
-use vfio_fsm_core::{
-    EndOfStream, Errno, Fault, Fd, Features, Op, PrecopyInfo, RawState, Reply, State,
-};
+use vfio_bindings::bindings::vfio::{VFIO_REGION_INFO_FLAG_WRITE, vfio_region_info};
+use vfio_fsm_core::vmm::Port;
+use vfio_fsm_core::{Errno, Fault, Fd, Features, Op, RawState, Reply, State};
 
 use crate::anomaly::Anomaly;
+use crate::calls::{self, Calls};
 use crate::data_fds::{DataFds, Outcome, ReadCall};
 use crate::error::{FreshError, TouchError, UringUnavailable};
 use crate::limit::FdTableFull;
 use crate::open::{Node, OpenError};
 use crate::path::DevicePath;
 use crate::sys::{self, errno};
-
-/// Stands in every output field before a call: no length, and no state that is defined.
-const POISON: u64 = 0xa5a5_a5a5_a5a5_a5a5;
-const POISON_STATE: u32 = 0xa5a5_a5a5;
-/// The same for a data_fd, which may be -1 or a number.
-const POISON_FD: i32 = i32::MIN;
 
 const READ_LIMIT: Duration = Duration::from_secs(5);
 
@@ -45,12 +32,10 @@ pub struct KernelDevice {
     node: Node,
     features: Features,
     data_fds: DataFds,
-    /// Opted in since the device was opened.
-    precopy_v2: bool,
+    calls: Calls,
     /// Where in the device fd a touch goes.
     touch: Option<i64>,
     read_limit: Duration,
-    anomalies: Vec<Anomaly>,
 }
 
 impl KernelDevice {
@@ -79,7 +64,7 @@ impl KernelDevice {
 
     fn with_node(node: Node) -> Result<Self, OpenError> {
         let device = node.fd().map_err(|errno| OpenError::Feature { errno })?;
-        let flags = migration_flags(device).map_err(|errno| match errno {
+        let flags = calls::migration_flags(device).map_err(|errno| match errno {
             Errno::ENOTTY | Errno::EINVAL => OpenError::NoMigration { errno },
             errno => OpenError::Feature { errno },
         })?;
@@ -87,10 +72,9 @@ impl KernelDevice {
             features: Features::from_flags(flags)?,
             node,
             data_fds: DataFds::default(),
-            precopy_v2: false,
+            calls: Calls::default(),
             touch: None,
             read_limit: READ_LIMIT,
-            anomalies: Vec::new(),
         })
     }
 
@@ -135,6 +119,16 @@ impl KernelDevice {
         self
     }
 
+    /// Another fd of the device, for another process or for a [`DevicePort`](crate::DevicePort).
+    ///
+    /// # Errors
+    ///
+    /// When the device is closed, or no fd is left.
+    pub fn duplicate(&self) -> io::Result<OwnedFd> {
+        let device = self.node.fd().map_err(|errno| io::Error::from_raw_os_error(errno.0))?;
+        device.try_clone_to_owned()
+    }
+
     /// The flags the device had when it was opened first.
     pub const fn features(&self) -> Features {
         self.features
@@ -172,20 +166,17 @@ impl KernelDevice {
 
     /// Whether the kernel knows `VFIO_DEVICE_FEATURE_MIG_PRECOPY_INFOv2` (since Linux 7.1).
     pub fn precopy_v2_available(&self) -> bool {
-        let probe = VFIO_DEVICE_FEATURE_PROBE | VFIO_DEVICE_FEATURE_SET;
-        let flags = probe | VFIO_DEVICE_FEATURE_MIG_PRECOPY_INFOv2;
-        let device = self.node.fd();
-        device.is_ok_and(|device| sys::device_feature(device, flags, &mut ()).is_ok())
+        self.node.fd().is_ok_and(calls::knows_precopy_v2)
     }
 
     /// What the uAPI does not allow and no reply shows, in the order seen.
     pub fn anomalies(&self) -> &[Anomaly] {
-        &self.anomalies
+        &self.calls.anomalies
     }
 
     /// The same, and forgets them: for the end of each trace.
     pub fn take_anomalies(&mut self) -> Vec<Anomaly> {
-        std::mem::take(&mut self.anomalies)
+        std::mem::take(&mut self.calls.anomalies)
     }
 
     /// A device as after [`open`](Self::open): for the start of each trace.
@@ -199,7 +190,7 @@ impl KernelDevice {
     /// When one of these steps fails. The device is then of no use before a `fresh` that succeeds.
     pub fn fresh(&mut self) -> Result<(), FreshError> {
         self.data_fds.clear();
-        if self.precopy_v2 {
+        if self.calls.precopy_v2 {
             self.node.can_reopen()?;
             self.close();
         }
@@ -209,7 +200,7 @@ impl KernelDevice {
         let failed = |call| move |errno| FreshError::Failed { call, errno };
         let device = self.node.fd().map_err(failed("open"))?;
         sys::device_reset(device).map_err(failed("VFIO_DEVICE_RESET"))?;
-        let state = self.state().map_err(failed("GET of the device_state"))?;
+        let state = self.calls.state(device).map_err(failed("GET of the device_state"))?;
         match state.known() {
             Some(State::Running) => Ok(()),
             _ => Err(FreshError::NotRunning { state }),
@@ -237,16 +228,18 @@ impl KernelDevice {
                 self.close();
                 Ok(Reply::Ok)
             }
-            Op::GetFeatures => migration_flags(self.node.fd()?).map(Reply::Features),
-            Op::GetState => self.state().map(Reply::State),
+            Op::GetFeatures => calls::migration_flags(self.node.fd()?).map(Reply::Features),
+            Op::GetState => self.calls.state(self.node.fd()?).map(Reply::State),
             Op::SetState { to, fault } => self.set_state(to, fault).map(Reply::Fd),
             Op::Reset => sys::device_reset(self.node.fd()?).map(done),
-            Op::DataSize => self.data_size().map(Reply::Size),
-            Op::OptInPrecopyV2 => self.opt_in_precopy_v2().map(done),
+            Op::DataSize => self.calls.data_size(self.node.fd()?).map(Reply::Size),
+            Op::OptInPrecopyV2 => self.calls.opt_in_precopy_v2(self.node.fd()?).map(done),
             Op::Write { fd, bytes } => self.write(fd, bytes).map(Reply::Written),
             Op::Seek { fd } => self.data_fds.seek(fd).map(done),
             Op::Poll { fd } => self.data_fds.poll(fd).map(Reply::Ready),
-            Op::PrecopyInfo { fd } => self.precopy_info(fd).map(Reply::Info),
+            Op::PrecopyInfo { fd } => {
+                self.calls.precopy_info(self.data_fds.get(fd)?).map(Reply::Info)
+            }
             Op::FdFlags { fd } => self.data_fds.flags(fd).map(Reply::FdFlags),
             Op::CloseFd { fd } => self.data_fds.close(fd).map(done),
             Op::Touch(value) => self.touch(value).map(done),
@@ -264,54 +257,19 @@ impl KernelDevice {
 
     fn close(&mut self) {
         self.node.close();
-        self.precopy_v2 = false;
-    }
-
-    fn state(&mut self) -> Result<RawState, Errno> {
-        let flags = VFIO_DEVICE_FEATURE_GET | VFIO_DEVICE_FEATURE_MIG_DEVICE_STATE;
-        let mut state = poisoned_state();
-        sys::device_feature(self.node.fd()?, flags, &mut state)?;
-        let data_fd = state.data_fd;
-        if data_fd == POISON_FD {
-            self.unwritten("vfio_device_feature_mig_state.data_fd");
-        } else if data_fd != -1 {
-            self.anomalies.push(Anomaly::FdFromGet { data_fd });
-        }
-        if state.device_state == POISON_STATE {
-            self.unwritten("vfio_device_feature_mig_state.device_state");
-        }
-        Ok(RawState(state.device_state))
+        self.calls.precopy_v2 = false;
     }
 
     fn set_state(&mut self, to: RawState, fault: Option<Fault>) -> Result<Option<Fd>, Errno> {
-        let flags = VFIO_DEVICE_FEATURE_SET | VFIO_DEVICE_FEATURE_MIG_DEVICE_STATE;
-        let mut state = vfio_device_feature_mig_state { device_state: to.0, ..poisoned_state() };
         let device = self.node.fd()?;
         let full = match fault {
             None => None,
             Some(Fault::FdTableFull) => Some(FdTableFull::begin()?),
             Some(_) => return Err(Errno::EOPNOTSUPP),
         };
-        let set = sys::device_feature(device, flags, &mut state);
+        let set = self.calls.set_state(device, to);
         drop(full);
-        set.inspect_err(|_errno| self.check_failed_set(to, &state))?;
-        match state.data_fd {
-            -1 => Ok(None),
-            POISON_FD => {
-                self.unwritten("vfio_device_feature_mig_state.data_fd");
-                Err(Errno::EBADF)
-            }
-            data_fd => self.install(data_fd).map(Some),
-        }
-    }
-
-    /// A failure before or after the driver's part leaves the structure as it was.
-    fn check_failed_set(&mut self, asked: RawState, state: &vfio_device_feature_mig_state) {
-        let device_state = RawState(state.device_state);
-        if device_state != asked || ![-1, POISON_FD].contains(&state.data_fd) {
-            let data_fd = state.data_fd;
-            self.anomalies.push(Anomaly::FailedSet { asked, device_state, data_fd });
-        }
+        set?.map(|data_fd| self.install(data_fd)).transpose()
     }
 
     fn install(&mut self, data_fd: RawFd) -> Result<Fd, Errno> {
@@ -319,89 +277,26 @@ impl KernelDevice {
         let device = self.node.fd()?.as_raw_fd();
         let ours = data_fd == device || self.data_fds.owns(data_fd);
         let fresh = if ours { None } else { sys::adopt(data_fd) };
-        match fresh {
-            Some(fd) => self.data_fds.install(fd),
-            None => {
-                self.anomalies.push(Anomaly::NotANewFd { data_fd });
-                Err(Errno::EBADF)
-            }
-        }
-    }
-
-    fn data_size(&mut self) -> Result<u64, Errno> {
-        let flags = VFIO_DEVICE_FEATURE_GET | VFIO_DEVICE_FEATURE_MIG_DATA_SIZE;
-        let mut size = vfio_device_feature_mig_data_size { stop_copy_length: POISON };
-        sys::device_feature(self.node.fd()?, flags, &mut size)?;
-        if size.stop_copy_length == POISON {
-            self.unwritten("vfio_device_feature_mig_data_size.stop_copy_length");
-        }
-        Ok(size.stop_copy_length)
-    }
-
-    fn opt_in_precopy_v2(&mut self) -> Result<(), Errno> {
-        let flags = VFIO_DEVICE_FEATURE_SET | VFIO_DEVICE_FEATURE_MIG_PRECOPY_INFOv2;
-        sys::device_feature(self.node.fd()?, flags, &mut ())?;
-        self.precopy_v2 = true;
-        Ok(())
+        self.data_fds.install(fresh.ok_or_else(|| self.calls.not_a_new_fd(data_fd))?)
     }
 
     fn read<'b>(&mut self, call: ReadCall, fd: Fd, len: u32, buf: &'b mut [u8]) -> Reply<&'b [u8]> {
         let asked = buf.len().min(len as usize);
         let buf = &mut buf[..asked];
-        let result = self.data_fds.read(call, fd, buf, self.read_limit);
-        if result == Ok(Outcome::Stalled) {
-            self.anomalies.push(Anomaly::Stalled { fd, after: self.read_limit });
-        }
-        match result {
-            Ok(Outcome::Stalled) => Reply::Errno(Errno::EAGAIN),
-            Ok(Outcome::Got(0)) if asked > 0 => Reply::EndOfStream(EndOfStream::Permanent),
-            Ok(Outcome::Got(got)) => Reply::Bytes(&buf[..self.at_most(asked, got)]),
-            Err(Errno::ENOMSG) => Reply::EndOfStream(EndOfStream::Temporary),
-            Err(errno) => Reply::Errno(errno),
-        }
+        let got = match self.data_fds.read(call, fd, buf, self.read_limit) {
+            Ok(Outcome::Got(got)) => Ok(got),
+            Ok(Outcome::Stalled) => {
+                self.calls.anomalies.push(Anomaly::Stalled { fd, after: self.read_limit });
+                Err(Errno::EAGAIN)
+            }
+            Err(errno) => Err(errno),
+        };
+        self.calls.have_read(got, buf)
     }
 
     fn write(&mut self, fd: Fd, bytes: &[u8]) -> Result<u32, Errno> {
         let taken = self.data_fds.write(fd, bytes)?;
-        let taken = self.at_most(bytes.len(), taken);
-        // write(2) never takes more than MAX_RW_COUNT, which is below 2 GiB.
-        u32::try_from(taken).map_err(|_too_many| Errno::EOVERFLOW)
-    }
-
-    fn at_most(&mut self, asked: usize, got: usize) -> usize {
-        if got > asked {
-            self.anomalies.push(Anomaly::MoreThanAsked { asked, got });
-        }
-        got.min(asked)
-    }
-
-    fn precopy_info(&mut self, fd: Fd) -> Result<PrecopyInfo, Errno> {
-        let file = self.data_fds.get(fd)?;
-        // Before the opt-in the flags are whatever the user put there, on every kernel; and no
-        // driver is promised that it may ignore what it does not know.
-        let flags = if self.precopy_v2 { POISON_STATE } else { 0 };
-        let mut info = vfio_precopy_info {
-            flags,
-            initial_bytes: POISON,
-            dirty_bytes: POISON,
-            ..Default::default()
-        };
-        sys::precopy_info(file, &mut info)?;
-        if info.initial_bytes == POISON {
-            self.unwritten("vfio_precopy_info.initial_bytes");
-        }
-        if info.dirty_bytes == POISON {
-            self.unwritten("vfio_precopy_info.dirty_bytes");
-        }
-        if info.flags == POISON_STATE {
-            self.unwritten("vfio_precopy_info.flags");
-        }
-        Ok(PrecopyInfo {
-            initial_bytes: info.initial_bytes,
-            dirty_bytes: info.dirty_bytes,
-            // A driver that sets it unasked shows: what went in was 0.
-            reinit: info.flags & VFIO_PRECOPY_INFO_REINIT != 0,
-        })
+        self.calls.have_written(bytes.len(), taken)
     }
 
     fn touch(&mut self, value: u8) -> Result<(), Errno> {
@@ -412,22 +307,15 @@ impl KernelDevice {
             _ => Ok(()),
         }
     }
+}
 
-    fn unwritten(&mut self, field: &'static str) {
-        self.anomalies.push(Anomaly::Unwritten { field });
+/// For sessions of the VMM's side: data_fds by their numbers.
+impl Port for KernelDevice {
+    type Fd = Fd;
+
+    fn apply<'b>(&mut self, op: Op<&[u8], &Fd>, buf: &'b mut [u8]) -> Reply<&'b [u8]> {
+        Self::apply(self, op.map_fd(|fd| *fd), buf)
     }
-}
-
-fn migration_flags(device: BorrowedFd<'_>) -> Result<u64, Errno> {
-    let flags = VFIO_DEVICE_FEATURE_GET | VFIO_DEVICE_FEATURE_MIGRATION;
-    // Left as it is, this is no legal set.
-    let mut migration = vfio_device_feature_migration { flags: POISON };
-    sys::device_feature(device, flags, &mut migration)?;
-    Ok(migration.flags)
-}
-
-const fn poisoned_state() -> vfio_device_feature_mig_state {
-    vfio_device_feature_mig_state { device_state: POISON_STATE, data_fd: POISON_FD }
 }
 
 impl fmt::Debug for KernelDevice {
@@ -436,7 +324,7 @@ impl fmt::Debug for KernelDevice {
             .field("open", &self.node.is_open())
             .field("features", &self.features)
             .field("data_fds", &self.data_fds)
-            .field("anomalies", &self.anomalies)
+            .field("anomalies", &self.calls.anomalies)
             .finish_non_exhaustive()
     }
 }

@@ -1,8 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! VFIO migration v2 on a real device node.
 //!
-//! The core's [`Op`]s, each carried out as the one system call it stands for, and the kernel's
-//! answer as a [`Reply`]: nothing retried, nothing guessed, no errno lost.
+//! For a VMM:
+//!
+//! * [`session`]: the core's sessions, driven: from a device to a stream, and back.
+//! * [`DevicePort`]: what they need of a device, over one that the VMM has open.
+//! * [`guide`]: how they take the place of what a VMM has now.
+//!
+//! For a checker, the core's [`Op`]s, each carried out as the one system call it stands for, and
+//! the kernel's answer as a [`Reply`]: nothing retried, nothing guessed, no errno lost.
 //!
 //! * [`DevicePath`]: which device, as a person names it.
 //! * [`KernelDevice`]: the open device and its data_fds, numbered as the core numbers them.
@@ -30,12 +36,13 @@
 //! From there on the ioctls are our own, on the same device fd: `set_migration_state` keeps the
 //! returned data_fd to itself, replaces one it still has, and drops it on any error; `reset`
 //! returns nothing and does nothing without `VFIO_DEVICE_FLAGS_RESET`; `mig_get_precopy_info`
-//! leaves the flags out. A VMM that has a `VfioDevice` of its own uses [`KernelDevice::from_fd`]
-//! on a duplicate of its fd.
+//! leaves the flags out. A VMM that has a `VfioDevice` of its own gives a session a [`DevicePort`]
+//! to it.
 //!
 //! # Features
 //!
 //! * `io-uring`: [`Op::UringRead`]. Without it, that op answers `EOPNOTSUPP`.
+//! * `tracing`: an observer that makes events of the crate tracing of what a session does.
 //! * `dma-logging`: the module `dma_logging`, which memory the device writes. Needs vm-memory.
 //!
 //! [`Op`]: vfio_fsm_core::Op
@@ -44,14 +51,18 @@
 #![deny(unsafe_op_in_unsafe_fn)]
 
 mod anomaly;
+mod calls;
 mod data_fds;
 mod device;
 #[cfg(feature = "dma-logging")]
 pub mod dma_logging;
 mod error;
+pub mod guide;
 mod limit;
 mod open;
 mod path;
+mod port;
+pub mod session;
 #[expect(unsafe_code, reason = "ioctl, poll and io_uring have no safe wrapper that does for VFIO")]
 mod sys;
 
@@ -60,3 +71,4 @@ pub use device::KernelDevice;
 pub use error::{FreshError, TouchError, UringUnavailable};
 pub use open::OpenError;
 pub use path::{DevicePath, ParsePathError};
+pub use port::DevicePort;

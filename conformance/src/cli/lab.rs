@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! `vfio-conform lab`: the suites on a real kernel driver, in a virtual machine.
+//! `vfio-conform lab`: the suites and the migrations on a real kernel driver, in a virtual machine.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -13,7 +13,8 @@ use clap::Args;
 use indicatif::ProgressBar;
 use serde::Serialize;
 use vfio_conform::deviation::Deviations;
-use vfio_conform::lab::{self, Ended, Event, Incident};
+use vfio_conform::lab::{self, Ended, Event, Incident, Part, Task};
+use vfio_conform::migrate::Matrix;
 use vfio_conform::replay::{Mismatch, Outcome, Verdict};
 use vfio_conform::report::Report;
 use vfio_conform::trace::{self, Trace};
@@ -34,6 +35,13 @@ pub(crate) struct Arguments {
     /// A kernel, by package version or release; the newest that can be had if not given.
     #[arg(long, value_name = "VERSION")]
     kernel: Option<String>,
+    /// Only the migrations, with a reset or a cancel at every step. Without `--suite`, `--only` and
+    /// this, all is run.
+    #[arg(long, conflicts_with_all = ["suite", "only"])]
+    migrate: bool,
+    /// How often each step of a migration is raced against a reset by another process.
+    #[arg(long, value_name = "N", default_value_t = 16, value_parser = clap::value_parser!(u32).range(1..))]
+    rounds: u32,
     /// Seconds without a result after which the guest counts as hanging.
     #[arg(long, value_name = "SECONDS", default_value_t = 20)]
     watchdog: u64,
@@ -55,6 +63,15 @@ struct Bench {
     stages: BTreeMap<&'static str, f64>,
     incidents: Vec<Seen>,
     missing: usize,
+}
+
+const COMPLETE: &str = "the run was complete";
+
+impl Bench {
+    /// Whether all that was asked for was run.
+    fn is_complete(&self) -> bool {
+        self.missing == 0 && self.ended == COMPLETE
+    }
 }
 
 /// Something that went wrong in the guest.
@@ -80,7 +97,7 @@ impl fmt::Display for Bench {
                 None => writeln!(f, "  FAIL: {kind} in {trace}:\n{}", indent(console))?,
             }
         }
-        if self.missing > 0 {
+        if !self.is_complete() {
             writeln!(f, "  FAIL: {} traces have no verdict; {}", self.missing, self.ended)?;
         }
         Ok(())
@@ -92,7 +109,7 @@ fn indent(text: &str) -> String {
 }
 
 pub(crate) fn run(arguments: &Arguments, output: &mut Output) -> Result {
-    let traces = arguments.selection.generate()?;
+    let traces = if arguments.migrate { Vec::new() } else { arguments.selection.generate()? };
     let deviations = Deviations::named(DRIVER)?;
     let options = options(arguments)?;
     let cancel = Arc::new(AtomicBool::new(false));
@@ -102,23 +119,65 @@ pub(crate) fn run(arguments: &Arguments, output: &mut Output) -> Result {
     std::fs::create_dir_all(&options.cache)
         .map_err(|error| format!("{}: {error}", options.cache.display()))?;
     let file = options.cache.join(format!("traces-{}.jsonl", std::process::id()));
+    let replay = Task::Replay { traces: &file, count: traces.len() };
+    let migrate = Task::Migrate { rounds: arguments.rounds };
+    let tasks: &[_] = match (arguments.migrate, arguments.selection.is_all()) {
+        (true, _) => &[migrate],
+        (false, true) => &[replay, migrate],
+        (false, false) => &[replay],
+    };
     let outcome = write_traces(&file, &traces).and_then(|()| {
         let mut progress = Progress::new(traces.len());
-        Ok(lab::run(&options, &file, traces.len(), &cancel, &mut |event| progress.on(event))?)
+        Ok(lab::run(&options, tasks, &cancel, &mut |event| progress.on(event))?)
     });
     // Of no use to anybody once the run is over, however it ended.
     let _ = std::fs::remove_file(&file);
     let outcome = outcome?;
 
-    let mut report = Report::new(format!("{DRIVER} of Linux {}", outcome.kernel));
-    let incidents = judge(&outcome, &traces, &deviations, &mut report)?;
-    let replay = outcome.timings.iter().find(|timing| timing.stage == "replay");
-    let took = replay.map_or(Duration::ZERO, |timing| timing.took);
-    report.finish(took, Some(&deviations), arguments.selection.is_all());
-    let bench = bench(&outcome, incidents);
+    let (mut report, mut matrix, mut incidents) = (None, None, Vec::new());
+    for (task, part) in tasks.iter().zip(&outcome.parts) {
+        match task {
+            Task::Replay { .. } => {
+                let mut replayed = Report::new(format!("{DRIVER} of Linux {}", outcome.kernel));
+                incidents.extend(judge(part, &traces, &deviations, &mut replayed)?);
+                let took = took(&outcome, "replay");
+                replayed.finish(took, Some(&deviations), arguments.selection.is_all());
+                report = Some(replayed);
+            }
+            Task::Migrate { .. } => {
+                let mut migrated = Matrix::collect(&part.lines)?;
+                incidents.extend(crashes(part, &mut migrated));
+                matrix = Some(migrated);
+            }
+        }
+    }
+    let bench = bench(&outcome, incidents, tasks.len());
     output.say("lab", &bench)?;
-    output.say("replay", &report)?;
-    Ok(report.is_good() && bench.missing == 0)
+    if let Some(report) = &report {
+        output.say("replay", report)?;
+    }
+    if let Some(matrix) = &matrix {
+        output.say("migrate", matrix)?;
+    }
+    let replayed = report.is_none_or(|report| report.is_good());
+    let migrated = matrix.is_none_or(|matrix| matrix.is_good(0));
+    Ok(replayed && migrated && bench.is_complete())
+}
+
+/// What went wrong in the guest's kernel, whatever its verdict was, is a failure of that case.
+fn crashes(part: &Part, matrix: &mut Matrix) -> Vec<Seen> {
+    let seen = |incident: &Incident| {
+        let (kind, console) = (incident.kind.name().to_owned(), incident.excerpt.clone());
+        matrix.crashed(incident.index.unwrap_or(0), &kind, &console);
+        let trace = incident.trace.clone().unwrap_or_else(|| "no trace".to_owned());
+        Seen { trace, kind, known: None, console }
+    };
+    part.incidents.iter().map(seen).collect()
+}
+
+fn took(outcome: &lab::Outcome, stage: &str) -> Duration {
+    let timing = outcome.timings.iter().find(|timing| timing.stage == stage);
+    timing.map_or(Duration::ZERO, |timing| timing.took)
 }
 
 fn options(arguments: &Arguments) -> Result<lab::Options> {
@@ -142,21 +201,21 @@ fn write_traces(file: &PathBuf, traces: &[Trace]) -> Result<()> {
 
 /// The verdicts of the guest, overruled where its kernel cried out.
 fn judge(
-    outcome: &lab::Outcome,
+    part: &Part,
     traces: &[Trace],
     deviations: &Deviations,
     report: &mut Report,
 ) -> Result<Vec<Seen>> {
     let mut seen = Vec::new();
     let mut verdicts: BTreeMap<&str, Verdict> = BTreeMap::new();
-    for incident in &outcome.incidents {
+    for incident in &part.incidents {
         let trace = incident.trace.as_deref().unwrap_or("no trace");
         let known = deviations.find_crash(trace, &incident.excerpt).map(str::to_owned);
         verdicts.insert(trace, verdict_of(incident, known.as_deref()));
         let (kind, console) = (incident.kind.name().to_owned(), incident.excerpt.clone());
         seen.push(Seen { trace: trace.to_owned(), kind, known, console });
     }
-    let lines = outcome.lines.iter().filter(|line| line["event"] == "verdict");
+    let lines = part.lines.iter().filter(|line| line["event"] == "verdict");
     for line in lines {
         let Some(trace) = line["trace"].as_str() else { continue };
         let verdict: Verdict = serde_json::from_value(line.clone())?;
@@ -165,7 +224,7 @@ fn judge(
         }
         verdicts.entry(trace).or_insert(verdict);
     }
-    let ops = outcome.lines.iter().filter_map(|line| line["ops"].as_u64()).sum::<u64>();
+    let ops = part.lines.iter().filter_map(|line| line["ops"].as_u64()).sum::<u64>();
     for trace in traces {
         let name = trace.header.name.as_str();
         if let Some(verdict) = verdicts.remove(name) {
@@ -192,23 +251,27 @@ fn verdict_of(incident: &Incident, known: Option<&str>) -> Verdict {
     }
 }
 
-fn bench(outcome: &lab::Outcome, incidents: Vec<Seen>) -> Bench {
+fn bench(outcome: &lab::Outcome, incidents: Vec<Seen>, tasks: usize) -> Bench {
     let mut stages = BTreeMap::new();
     for timing in outcome.timings.iter().filter(|timing| timing.stage != "boot") {
         *stages.entry(timing.stage).or_insert(0.0) += timing.took.as_secs_f64();
     }
-    let ended = match outcome.ended {
-        Ended::Complete => "the run was complete",
-        Ended::Cancelled => "the run was interrupted",
-        Ended::TooManyBoots => "the guest crashed too often",
+    let ended = match outcome.parts.last().map(|part| part.ended) {
+        Some(Ended::Complete) if outcome.parts.len() == tasks => Ended::Complete,
+        Some(Ended::TooManyBoots) => Ended::TooManyBoots,
+        _ => Ended::Cancelled,
     };
     Bench {
         kernel: outcome.kernel.clone(),
-        boots: outcome.boots,
-        ended: ended.to_owned(),
+        boots: outcome.parts.iter().map(|part| part.boots).sum(),
+        ended: match ended {
+            Ended::Complete => COMPLETE.to_owned(),
+            Ended::Cancelled => "the run was interrupted".to_owned(),
+            Ended::TooManyBoots => "the guest crashed too often".to_owned(),
+        },
         stages,
         incidents,
-        missing: outcome.missing.len(),
+        missing: outcome.parts.iter().map(|part| part.missing.len()).sum(),
     }
 }
 

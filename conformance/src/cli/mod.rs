@@ -3,11 +3,13 @@
 
 #[cfg(feature = "check")]
 mod check;
+mod events;
 mod generate;
 #[cfg(feature = "check")]
 mod graph;
 #[cfg(feature = "lab")]
 mod lab;
+mod migrate;
 mod output;
 mod replay;
 #[cfg(feature = "check")]
@@ -50,6 +52,10 @@ enum Command {
     Generate(generate::Arguments),
     /// Run traces on a device.
     Replay(replay::Arguments),
+    /// Run whole migrations, with a reset or a cancel at every step.
+    Migrate(migrate::Arguments),
+    #[command(hide = true)]
+    MigratePeer(migrate::PeerArguments),
     /// Boot a distribution's kernel in a virtual machine and run the suites on its sample driver.
     #[cfg(feature = "lab")]
     Lab(lab::Arguments),
@@ -82,13 +88,17 @@ fn execute(command: Option<Command>, output: &mut Output) -> Result {
         #[cfg(feature = "check")]
         None | Some(Command::Run) => run::run(output),
         #[cfg(not(feature = "check"))]
-        None => Err("this is the small replayer: it has `generate` and `replay` only".into()),
+        None => {
+            Err("this is the small replayer: it has `generate`, `replay` and `migrate` only".into())
+        }
         #[cfg(feature = "check")]
         Some(Command::Check(arguments)) => check::run(&arguments, output),
         #[cfg(feature = "check")]
         Some(Command::Graph(arguments)) => graph::run(&arguments, output),
         Some(Command::Generate(arguments)) => generate::run(&arguments, output),
         Some(Command::Replay(arguments)) => replay::run(&arguments, output),
+        Some(Command::Migrate(arguments)) => migrate::run(&arguments, output),
+        Some(Command::MigratePeer(arguments)) => migrate::serve(&arguments),
         #[cfg(feature = "lab")]
         Some(Command::Lab(arguments)) => lab::run(&arguments, output),
     }

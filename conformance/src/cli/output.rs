@@ -4,7 +4,6 @@
 use std::error::Error;
 use std::fmt::Display;
 use std::io::{self, Write};
-#[cfg(feature = "check")]
 
 use indicatif::{ProgressBar, ProgressStyle};
 use serde::Serialize;

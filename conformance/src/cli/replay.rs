@@ -2,22 +2,23 @@
 //! `vfio-conform replay`: traces on a device.
 
 use std::collections::HashSet;
+use std::fmt;
 use std::fs::File;
-use std::io::{self, BufReader, Write};
+use std::io::BufReader;
 use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Instant;
 
 use clap::Args;
-use serde::Serialize;
 use vfio_conform::deviation::Deviations;
-use vfio_conform::replay::{Options, Outcome, Replayer, Target, Verdict};
+use vfio_conform::replay::{Options, Replayer, Target};
 use vfio_conform::report::Report;
 use vfio_conform::target::{KernelTarget, Reference};
 use vfio_conform::trace::{self, Trace};
 use vfio_fsm_core::device::Bug;
 
-use super::output::{self, Output};
+use super::events::{Event, Events};
+use super::output::Output;
 use super::{Result, Selection};
 
 #[derive(Debug, Args)]
@@ -51,7 +52,7 @@ pub(crate) struct Arguments {
 
 /// What to test.
 #[derive(Clone, Debug)]
-enum TargetName {
+pub(super) enum TargetName {
     Reference(Option<Bug>),
     Kernel(Vec<String>),
 }
@@ -83,9 +84,9 @@ impl FromStr for TargetName {
 
 /// A byte of the device that a guest could write.
 #[derive(Clone, Copy, Debug)]
-struct Touch {
-    region: u32,
-    offset: u64,
+pub(super) struct Touch {
+    pub(super) region: u32,
+    pub(super) offset: u64,
 }
 
 impl FromStr for Touch {
@@ -97,6 +98,13 @@ impl FromStr for Touch {
             Some(Self { region: region.parse().ok()?, offset: offset.parse().ok()? })
         };
         parse().ok_or_else(|| "expected REGION:OFFSET, two numbers".to_owned())
+    }
+}
+
+/// As it is parsed.
+impl fmt::Display for Touch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}", self.region, self.offset)
     }
 }
 
@@ -136,17 +144,20 @@ pub(crate) fn run(arguments: &Arguments, output: &mut Output) -> Result {
     let mut targets = arguments.target.open(arguments.touch)?;
     let targets = targets.iter_mut().map(|target| &mut **target as &mut dyn Target).collect();
     let options = Options { dangerous: arguments.dangerous, deviations: deviations.as_ref() };
-    let mut listener = Listener::new(arguments.events, traces.len());
+    let mut events = Events::new(arguments.events, "replay");
+    events.expect(traces.len());
     let mut report = Report::new(arguments.target.describe());
     let started = Instant::now();
     let mut replayer = Replayer::new(targets);
     for (index, trace) in traces.iter().enumerate().skip(arguments.from) {
-        listener.begin(index, trace)?;
+        let name = &trace.header.name;
+        events.begin(index, name)?;
         let outcome = replayer.replay(trace, options);
-        listener.verdict(index, trace, &outcome)?;
-        report.record(&trace.header.name, outcome);
+        let (ops, verdict) = (outcome.ops, &outcome.verdict);
+        events.tell(&Event::Verdict { index, trace: name, ops, verdict })?;
+        report.record(name, outcome);
     }
-    listener.done()?;
+    events.done()?;
     let complete =
         arguments.selection.is_all() && arguments.traces.is_empty() && arguments.from == 0;
     report.finish(started.elapsed(), deviations.as_ref(), complete);
@@ -180,73 +191,4 @@ fn load(arguments: &Arguments) -> Result<Vec<Trace>> {
         return Err(format!("--from {from}: there are {count} traces, counted from 0").into());
     }
     Ok(traces)
-}
-
-/// Tells what happens as it happens: a bar for a person, lines for a program.
-struct Listener {
-    bar: Option<indicatif::ProgressBar>,
-    /// The kernel's own log, so that what a trace provokes there stands behind its name.
-    kernel_log: Option<File>,
-}
-
-#[derive(Serialize)]
-#[serde(tag = "event", rename_all = "snake_case")]
-enum Event<'a> {
-    Begin {
-        index: usize,
-        trace: &'a str,
-    },
-    Verdict {
-        index: usize,
-        trace: &'a str,
-        ops: u64,
-        #[serde(flatten)]
-        verdict: &'a Verdict,
-    },
-    Done,
-}
-
-impl Listener {
-    fn new(events: bool, traces: usize) -> Self {
-        let bar = (!events).then(|| output::bar(traces as u64, "replay"));
-        let log = || File::options().write(true).open("/dev/kmsg").ok();
-        Self { bar, kernel_log: if events { log() } else { None } }
-    }
-
-    fn begin(&mut self, index: usize, trace: &Trace) -> Result<()> {
-        let name = &trace.header.name;
-        if let Some(log) = &mut self.kernel_log {
-            // Best effort: without it a crash is put down to the trace that began last.
-            let _ = log.write_all(format!("<5>vfio-conform: begin {index} {name}\n").as_bytes());
-        }
-        self.tell(&Event::Begin { index, trace: name })
-    }
-
-    fn verdict(&mut self, index: usize, trace: &Trace, outcome: &Outcome) -> Result<()> {
-        if let Some(bar) = &self.bar {
-            bar.inc(1);
-        }
-        let Outcome { verdict, ops } = outcome;
-        self.tell(&Event::Verdict { index, trace: &trace.header.name, ops: *ops, verdict })
-    }
-
-    fn done(&mut self) -> Result<()> {
-        if let Some(bar) = &self.bar {
-            bar.finish_and_clear();
-        }
-        self.tell(&Event::Done)
-    }
-
-    fn tell(&self, event: &Event<'_>) -> Result<()> {
-        if self.bar.is_none() {
-            let mut line = serde_json::to_vec(event)?;
-            line.push(b'\n');
-            io::stdout().write_all(&line)?;
-            io::stdout().flush()?;
-            // On a serial port the line must be out before the next trace can crash the kernel.
-            // Elsewhere there is nothing to drain, and that is an error nobody cares for.
-            let _ = rustix::termios::tcdrain(io::stdout());
-        }
-        Ok(())
-    }
 }

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! What the guest boots into: a busybox, the modules, the replayer, the traces, and a script.
+//! What the guest boots into: a busybox, the modules, the replayer, its traces, and a script.
 //!
 //! The archive is not compressed: unpacking it would cost the emulated processor more time
 //! than the firmware needs to copy a few megabytes.
@@ -10,6 +10,7 @@ use std::path::Path;
 
 use cpio::NewcBuilder;
 
+use super::Task;
 use super::error::{Error, file};
 use super::module::Kernel;
 
@@ -26,12 +27,33 @@ pub(super) struct Contents {
     modules: Vec<(String, Vec<u8>)>,
     busybox: Vec<u8>,
     replayer: Vec<u8>,
-    traces: Vec<u8>,
+    job: Job,
+}
+
+/// What the replayer is to do.
+enum Job {
+    /// Replay these.
+    Replay(Vec<u8>),
+    Migrate {
+        rounds: u32,
+    },
+}
+
+impl Job {
+    /// The replayer's arguments, but for those that are the same for every job.
+    fn arguments(&self) -> String {
+        match self {
+            Self::Replay(_) => {
+                "replay --traces /traces.jsonl --dangerous --deviations mtty".to_owned()
+            }
+            Self::Migrate { rounds } => format!("migrate --rounds {rounds}"),
+        }
+    }
 }
 
 impl Contents {
     /// Reads the parts into memory.
-    pub(super) fn read(kernel: &Kernel, replayer: &Path, traces: &Path) -> Result<Self, Error> {
+    pub(super) fn read(kernel: &Kernel, replayer: &Path, task: &Task<'_>) -> Result<Self, Error> {
         let read = |path: &Path| fs::read(path).map_err(file("read", path));
         let name = |path: &Path| path.file_name().unwrap_or_default().to_string_lossy().into();
         let modules = kernel.modules.iter().map(|path| Ok((name(path), read(path)?)));
@@ -39,21 +61,26 @@ impl Contents {
             modules: modules.collect::<Result<_, Error>>()?,
             busybox: read(&kernel.busybox)?,
             replayer: read(replayer)?,
-            traces: read(traces)?,
+            job: match *task {
+                Task::Replay { traces, .. } => Job::Replay(read(traces)?),
+                Task::Migrate { rounds } => Job::Migrate { rounds },
+            },
         })
     }
 
-    /// The initramfs that replays from trace `from` on.
+    /// The initramfs of a job from its trace `from` on.
     pub(super) fn archive(&self, from: usize) -> std::io::Result<Vec<u8>> {
         let mut archive = Archive::default();
         for directory in ["bin", "dev", "proc", "sys", "modules"] {
             archive.add(directory, DIRECTORY, &[])?;
         }
         let names: Vec<&str> = self.modules.iter().map(|(name, _)| name.as_str()).collect();
-        archive.add("init", PROGRAM, init(&names, from).as_bytes())?;
+        archive.add("init", PROGRAM, init(&names, &self.job, from).as_bytes())?;
         archive.add("bin/busybox", PROGRAM, &self.busybox)?;
         archive.add("vfio-conform", PROGRAM, &self.replayer)?;
-        archive.add("traces.jsonl", DATA, &self.traces)?;
+        if let Job::Replay(traces) = &self.job {
+            archive.add("traces.jsonl", DATA, traces)?;
+        }
         for (name, bytes) in &self.modules {
             archive.add(&format!("modules/{name}"), DATA, bytes)?;
         }
@@ -91,7 +118,7 @@ impl Archive {
 ///
 /// The replayer's stderr goes to the results port too: on the console a message of its own
 /// could be taken for one of the kernel's, on the results port it is simply no JSON.
-fn init(modules: &[&str], from: usize) -> String {
+fn init(modules: &[&str], job: &Job, from: usize) -> String {
     let targets: Vec<String> =
         DEVICES.iter().map(|uuid| format!("/sys/bus/mdev/devices/{uuid}")).collect();
     format!(
@@ -117,11 +144,11 @@ for uuid in {devices}; do
     must test -e "/sys/bus/mdev/devices/$uuid/iommu_group"
 done
 say "\"ready\",\"release\":\"$(uname -r)\",\"uptime\":\"$(cut -d' ' -f1 /proc/uptime)\""
-/vfio-conform replay --target kernel:{targets} --traces /traces.jsonl --from {from} --events \
-    --dangerous --deviations mtty --touch 0:7
+/vfio-conform {arguments} --target kernel:{targets} --from {from} --events --touch 0:7
 say "\"exit\",\"code\":$?"
 reboot -f
 "#,
+        arguments = job.arguments(),
         modules = modules.join(" "),
         devices = DEVICES.join(" "),
         targets = targets.join(","),
@@ -138,7 +165,7 @@ mod tests {
             modules: vec![("vfio.ko".into(), vec![1; 5]), ("mtty.ko".into(), vec![2; 6])],
             busybox: vec![3; 7],
             replayer: vec![4; 1001],
-            traces: b"{}\n{}\n".to_vec(),
+            job: Job::Replay(b"{}\n{}\n".to_vec()),
         }
     }
 
@@ -164,7 +191,7 @@ mod tests {
         assert_eq!(get("modules/mtty.ko").2, vec![2; 6]);
         assert_eq!(get("traces.jsonl").2, b"{}\n{}\n");
         assert_eq!(get("dev").1, DIRECTORY);
-        assert_eq!(get("init").2, init(&["vfio.ko", "mtty.ko"], 7).into_bytes());
+        assert_eq!(get("init").2, init(&["vfio.ko", "mtty.ko"], &contents().job, 7).into_bytes());
         // A directory comes before what is in it, or the kernel drops the latter.
         let place = |name: &str| found.iter().position(|(found, ..)| found == name);
         assert!(place("modules") < place("modules/vfio.ko") && place("bin") < place("bin/busybox"));
@@ -172,11 +199,14 @@ mod tests {
 
     #[test]
     fn the_script_loads_in_order_and_starts_where_it_should() {
-        let script = init(&["vfio.ko", "mtty.ko"], 42);
+        let script = init(&["vfio.ko", "mtty.ko"], &contents().job, 42);
         assert!(script.contains("for module in vfio.ko mtty.ko; do"));
         assert!(script.contains(" --from 42 --events "));
         assert!(script.starts_with("#!/bin/busybox sh\n"));
         let targets = DEVICES.map(|uuid| format!("/sys/bus/mdev/devices/{uuid}")).join(",");
         assert!(script.contains(&format!("--target kernel:{targets} ")));
+        assert!(script.contains("/vfio-conform replay --traces /traces.jsonl "));
+        let script = init(&["vfio.ko", "mtty.ko"], &Job::Migrate { rounds: 9 }, 42);
+        assert!(script.contains("/vfio-conform migrate --rounds 9 --target "));
     }
 }

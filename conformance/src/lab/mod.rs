@@ -1,11 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! The lab: replays traces against a real kernel driver in a virtual machine.
+//! The lab: replays traces against a real kernel driver in a virtual machine, and migrates.
 //!
 //! It takes a distribution kernel and the source of its `mtty` sample (a mediated serial port
 //! with migration, needing no hardware) from Debian packages, builds the driver, boots the
 //! kernel under software emulation, and lets our own replayer loose on two such devices there.
 //! A guest that oopses or hangs is a result: it is recorded for the trace that did it, and the
-//! run goes on behind that trace in a fresh guest.
+//! run goes on behind that trace in a fresh guest. A migration with what disturbs it is a trace
+//! here like any other.
 //!
 //! Nothing here needs root, prints anything, or writes outside the cache directory.
 
@@ -92,6 +93,24 @@ pub fn default_cache() -> Option<PathBuf> {
     Some(base.join("vfio-fsm/lab"))
 }
 
+/// What guests are to do, each from a fresh boot.
+#[derive(Debug, Clone, Copy)]
+pub enum Task<'a> {
+    /// Replay the traces of this file.
+    Replay {
+        /// The file.
+        traces: &'a Path,
+        /// How many it has.
+        count: usize,
+    },
+    /// Migrate, with a reset or a cancel at every step. How many cases that makes shows in the
+    /// guest.
+    Migrate {
+        /// How often each step is raced against a reset by another process.
+        rounds: u32,
+    },
+}
+
 /// What happens while the lab works.
 #[derive(Debug)]
 #[non_exhaustive]
@@ -136,62 +155,94 @@ pub struct Timing {
 pub struct Outcome {
     /// The kernel, as `uname -r` has it.
     pub kernel: String,
-    /// The replayer's lines (verdicts), untouched, in the order they came in.
-    pub lines: Vec<Value>,
-    /// What went wrong in the guests. Each that names a trace is a failure of that trace.
-    pub incidents: Vec<Incident>,
-    /// Traces that have neither a verdict nor an incident, by index. Empty unless the run
-    /// ended early or the replayer skipped some.
-    pub missing: Vec<usize>,
-    /// How many guests were started.
-    pub boots: u32,
-    /// Why the run ended.
-    pub ended: Ended,
+    /// What each task has brought, as far as the run came.
+    pub parts: Vec<Part>,
     /// Wall time of each stage.
     pub timings: Vec<Timing>,
 }
 
-/// Replays the `trace_count` traces of the file `traces` on the kernel's driver.
+/// What a task has brought.
+#[derive(Debug)]
+pub struct Part {
+    /// The replayer's lines (verdicts), untouched, in the order they came in.
+    pub lines: Vec<Value>,
+    /// What went wrong in the guests. Each that names a trace is a failure of that trace.
+    pub incidents: Vec<Incident>,
+    /// Traces that have neither a verdict nor an incident, by index. Empty unless the task
+    /// ended early or the replayer skipped some, and where it is not known how many there are.
+    pub missing: Vec<usize>,
+    /// How many guests were started.
+    pub boots: u32,
+    /// Why the task ended.
+    pub ended: Ended,
+}
+
+/// Does these tasks with the kernel's driver.
 ///
 /// Set `cancel` to end the run early; once guests are running, it returns what it has so far.
 pub fn run(
     options: &Options,
-    traces: &Path,
-    trace_count: usize,
+    tasks: &[Task<'_>],
     cancel: &AtomicBool,
     on: &mut dyn FnMut(Event),
 ) -> Result<Outcome, Error> {
     check_host(options)?;
     // What the user named is looked at before the minutes that a cold cache takes.
     options.replayer.as_deref().map_or(Ok(()), replayer::check)?;
-    fs::File::open(traces).map_err(file("read", traces))?;
+    for task in tasks {
+        if let Task::Replay { traces, .. } = task {
+            fs::File::open(traces).map_err(file("read", traces))?;
+        }
+    }
     let cache = Cache::open(&options.cache)?;
     let mut lab = Lab { options, cancel, on, timings: Vec::new() };
     let kernel = lab.kernel(&cache)?;
     let replayer = lab.stage("replayer", "finding or building the static replayer", |_| {
         replayer::obtain(options.replayer.as_deref(), &cache, cancel)
     })?;
-    let contents = Contents::read(&kernel, &replayer, traces)?;
-    let outcome = Outcome {
-        kernel: kernel.release.clone(),
-        lines: Vec::new(),
-        incidents: Vec::new(),
-        missing: Vec::new(),
-        boots: 0,
-        ended: Ended::Complete,
-        timings: Vec::new(),
-    };
     let scratch = cache.scratch("boot")?;
     let initramfs = scratch.path().join("initramfs");
-    let about = format!("replaying {trace_count} traces on {}", kernel.release);
-    let (mut outcome, boot_times) = lab.stage("replay", &about, |lab| {
-        Replay { lab, image: &kernel.image, contents, initramfs, outcome, boot_times: vec![] }
-            .all(trace_count)
-    })?;
-    outcome.missing = missing(&outcome, trace_count);
-    outcome.timings = lab.timings;
-    outcome.timings.extend(boot_times.into_iter().map(|took| Timing { stage: "boot", took }));
-    Ok(outcome)
+    let (mut parts, mut boot_times) = (Vec::new(), Vec::new());
+    for task in tasks {
+        let contents = Contents::read(&kernel, &replayer, task)?;
+        let about = task.about(&kernel.release);
+        let part = lab.stage(task.stage(), &about, |lab| {
+            let (image, initramfs) = (&kernel.image, &initramfs);
+            let series = Series { lab, image, contents, initramfs, boot_times: &mut boot_times };
+            series.all(task.count())
+        })?;
+        let complete = part.ended == Ended::Complete;
+        parts.push(part);
+        if !complete {
+            break;
+        }
+    }
+    let mut timings = lab.timings;
+    timings.extend(boot_times.into_iter().map(|took| Timing { stage: "boot", took }));
+    Ok(Outcome { kernel: kernel.release, parts, timings })
+}
+
+impl Task<'_> {
+    const fn stage(&self) -> &'static str {
+        match self {
+            Self::Replay { .. } => "replay",
+            Self::Migrate { .. } => "migrate",
+        }
+    }
+
+    fn about(&self, release: &str) -> String {
+        match self {
+            Self::Replay { count, .. } => format!("replaying {count} traces on {release}"),
+            Self::Migrate { .. } => format!("migrating on {release}"),
+        }
+    }
+
+    const fn count(&self) -> Option<usize> {
+        match *self {
+            Self::Replay { count, .. } => Some(count),
+            Self::Migrate { .. } => None,
+        }
+    }
 }
 
 fn check_host(options: &Options) -> Result<(), Error> {
@@ -207,12 +258,12 @@ fn check_host(options: &Options) -> Result<(), Error> {
 }
 
 /// Traces that nothing was said about.
-fn missing(outcome: &Outcome, trace_count: usize) -> Vec<usize> {
-    let verdicts = outcome.lines.iter().filter(|line| line["event"] == "verdict");
+fn missing(part: &Part, trace_count: usize) -> Vec<usize> {
+    let verdicts = part.lines.iter().filter(|line| line["event"] == "verdict");
     let mut left = vec![true; trace_count];
     let indices = verdicts
         .filter_map(|line| usize::try_from(line["index"].as_u64()?).ok())
-        .chain(outcome.incidents.iter().filter(|i| i.kind.is_fatal()).filter_map(|i| i.index));
+        .chain(part.incidents.iter().filter(|i| i.kind.is_fatal()).filter_map(|i| i.index));
     for index in indices {
         if let Some(left) = left.get_mut(index) {
             *left = false;
@@ -301,28 +352,35 @@ fn newest_cached(cache: &Cache) -> Option<PathBuf> {
 }
 
 /// A series of boots that takes every trace once.
-struct Replay<'a, 'b> {
+struct Series<'a, 'b> {
     lab: &'a mut Lab<'b>,
     image: &'a Path,
     contents: Contents,
-    initramfs: PathBuf,
-    outcome: Outcome,
-    boot_times: Vec<Duration>,
+    initramfs: &'a Path,
+    boot_times: &'a mut Vec<Duration>,
 }
 
-impl Replay<'_, '_> {
-    fn all(mut self, trace_count: usize) -> Result<(Outcome, Vec<Duration>), Error> {
+impl Series<'_, '_> {
+    /// Boots until all traces have had their turn; without a count, until the guest says so.
+    fn all(mut self, trace_count: Option<usize>) -> Result<Part, Error> {
+        let mut part = Part {
+            lines: Vec::new(),
+            incidents: Vec::new(),
+            missing: Vec::new(),
+            boots: 0,
+            ended: Ended::Complete,
+        };
         let mut from = 0;
         let mut attempt = 1;
-        while from < trace_count {
-            if self.outcome.boots == self.lab.options.max_boots {
-                self.outcome.ended = Ended::TooManyBoots;
+        while trace_count.is_none_or(|count| from < count) {
+            if part.boots == self.lab.options.max_boots {
+                part.ended = Ended::TooManyBoots;
                 break;
             }
-            let (end, watch) = match self.boot(from)? {
+            let (end, watch) = match self.boot(from, &mut part)? {
                 Some(ended) => ended,
                 None => {
-                    self.outcome.ended = Ended::Cancelled;
+                    part.ended = Ended::Cancelled;
                     break;
                 }
             };
@@ -339,15 +397,16 @@ impl Replay<'_, '_> {
                 }
             }
         }
-        Ok((self.outcome, self.boot_times))
+        part.missing = trace_count.map_or(Vec::new(), |count| missing(&part, count));
+        Ok(part)
     }
 
     /// One boot, from trace `from` on; none if cancelled.
-    fn boot(&mut self, from: usize) -> Result<Option<(End, Watch)>, Error> {
-        let archive = self.contents.archive(from).and_then(|a| fs::write(&self.initramfs, a));
-        archive.map_err(file("write", &self.initramfs))?;
-        self.outcome.boots += 1;
-        (self.lab.on)(Event::Boot { number: self.outcome.boots, from });
+    fn boot(&mut self, from: usize, part: &mut Part) -> Result<Option<(End, Watch)>, Error> {
+        let archive = self.contents.archive(from).and_then(|a| fs::write(self.initramfs, a));
+        archive.map_err(file("write", self.initramfs))?;
+        part.boots += 1;
+        (self.lab.on)(Event::Boot { number: part.boots, from });
         let options = self.lab.options;
         let hardware = Hardware {
             cpus: options.cpus,
@@ -355,21 +414,21 @@ impl Replay<'_, '_> {
             kvm: options.kvm,
             silence: options.watchdog,
         };
-        let mut vm = Vm::start(&hardware, self.image, &self.initramfs)?;
+        let mut vm = Vm::start(&hardware, self.image, self.initramfs)?;
         let started = Instant::now();
         let limits = Limits { boot: options.boot_limit, silence: options.watchdog };
-        let mut watch = Watch::new(self.outcome.boots, limits, started);
+        let mut watch = Watch::new(part.boots, limits, started);
         loop {
             if self.lab.cancel.load(Ordering::Relaxed) {
-                self.report(&mut watch);
+                self.report(&mut watch, part);
                 return Ok(None);
             }
             let was_ready = watch.is_ready();
-            let end = self.step(&mut vm, &mut watch)?;
+            let end = self.step(&mut vm, &mut watch, part)?;
             if watch.is_ready() && !was_ready {
                 self.boot_times.push(started.elapsed());
             }
-            self.report(&mut watch);
+            self.report(&mut watch, part);
             if let Some(end) = end {
                 return Ok(Some((end, watch)));
             }
@@ -377,7 +436,12 @@ impl Replay<'_, '_> {
     }
 
     /// Takes in what the guest says next; says how the boot ended, if it did.
-    fn step(&mut self, vm: &mut Vm, watch: &mut Watch) -> Result<Option<End>, Error> {
+    fn step(
+        &mut self,
+        vm: &mut Vm,
+        watch: &mut Watch,
+        part: &mut Part,
+    ) -> Result<Option<End>, Error> {
         let lines = vm.lines(Duration::from_millis(100));
         let lines = lines.map_err(file("read from the guest running", self.image))?;
         let now = Instant::now();
@@ -388,7 +452,7 @@ impl Replay<'_, '_> {
                 Line::Result(line) => {
                     if let Some(value) = watch.result_line(&line, now) {
                         (self.lab.on)(Event::Line(value.clone()));
-                        self.outcome.lines.push(value);
+                        part.lines.push(value);
                     }
                 }
             }
@@ -396,10 +460,10 @@ impl Replay<'_, '_> {
         Ok(watch.tick(now))
     }
 
-    fn report(&mut self, watch: &mut Watch) {
+    fn report(&mut self, watch: &mut Watch, part: &mut Part) {
         for incident in watch.take_incidents() {
             (self.lab.on)(Event::Incident(incident.clone()));
-            self.outcome.incidents.push(incident);
+            part.incidents.push(incident);
         }
     }
 }

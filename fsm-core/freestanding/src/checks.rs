@@ -7,6 +7,7 @@ use core::hint::black_box;
 
 use vfio_fsm_core::device::{ArcActions, ArcFailure, Device, DeviceData, Memory};
 use vfio_fsm_core::vmm::frame::{Crc, Decoder, Encoder, FIRST_EPOCH, Frame, Item, Limits};
+use vfio_fsm_core::vmm::{self, Event, LoadPlan, Loader, Plan, Port, Saver, Wait};
 use vfio_fsm_core::{
     Arc, Dot, EndOfStream, Errno, Fault, Fd, Features, IllegalFeatures, Leaves, Mermaid, Op,
     PrecopyInfo, Reply, Route, State, arcs, next_hop,
@@ -24,6 +25,7 @@ const CHECKS: &[fn() -> bool] = &[
     errors_in_words,
     pictures,
     framed_stream,
+    sessions,
     #[cfg(feature = "serde")]
     names_to_and_fro,
 ];
@@ -308,6 +310,66 @@ fn framed_stream() -> bool {
     });
     let read = frames.next() == Some(data) && frames.next() == Some(end) && frames.next().is_none();
     read && decoder.end().is_ok() && decoder.give(&[0]).is_err_and(|error| length(error) > 0)
+}
+
+/// From one device to another, chunk by chunk.
+fn sessions() -> bool {
+    let mut source = Device::<Memory<3>, 2>::new(Features::ALL, Memory::new());
+    let mut target = source;
+    source.apply(Op::Touch(5), &mut []);
+    let (mut saver, mut loader) =
+        (Saver::new(Plan { chunk: 2, ..Plan::LIVE }), Loader::new(LoadPlan::default()));
+    let mut buf = [0; 2];
+    for _ in 0..black_box(200) {
+        let told = match saver.step() {
+            vmm::Step::Do(op) => {
+                let reply = Port::apply(&mut source, op.map(|never| match never {}), &mut buf);
+                saver.reply(reply.map(|bytes| bytes.len() as u32)).is_ok()
+            }
+            vmm::Step::Send(frame) => {
+                load(&mut loader, &mut target, Some(frame), &buf) && saver.sent().is_ok()
+            }
+            vmm::Step::Call(_) => saver.called(true).is_ok(),
+            vmm::Step::Wait(_) => saver.event(Event::Switchover).is_ok(),
+            vmm::Step::End(verdict) => {
+                return verdict.is_complete() && *target.actions().registers() == [5; 3];
+            }
+            vmm::Step::Decide(_) => false,
+        };
+        if !told {
+            return false;
+        }
+    }
+    false
+}
+
+/// What a destination does with a frame, until it waits for the next one or has ended.
+fn load(
+    loader: &mut Loader<Fd>,
+    target: &mut Device<Memory<3>, 2>,
+    mut frame: Option<Frame>,
+    payload: &[u8],
+) -> bool {
+    for _ in 0..black_box(40) {
+        let told = match loader.step() {
+            vmm::Step::Do(op) => {
+                let reply = Port::apply(target, op.map(|piece| piece.of(payload)), &mut []);
+                loader.reply(reply.map(|bytes| bytes.len() as u32)).is_ok()
+            }
+            vmm::Step::Call(_) => loader.called(true).is_ok(),
+            vmm::Step::Wait(Wait::Frame) => match frame.take() {
+                Some(frame) => loader.frame(frame).is_ok(),
+                None => return true,
+            },
+            vmm::Step::Wait(_) => loader.event(Event::Run).is_ok(),
+            vmm::Step::End(verdict) => return verdict.is_complete(),
+            vmm::Step::Send(_) | vmm::Step::Decide(_) => false,
+        };
+        if !told {
+            return false;
+        }
+    }
+    false
 }
 
 /// Through serde and back, with nothing but what serde itself has without alloc.

@@ -151,7 +151,8 @@ impl<F> Loader<F> {
         if !self.asked || self.phase == Phase::Frame {
             self.heed_events();
         }
-        self.asked = !matches!(self.phase, Phase::Loaded | Phase::Blocked(_) | Phase::Over(_));
+        let waits = matches!(self.say(), Step::Wait(_) | Step::End(_));
+        self.asked = !waits || self.phase == Phase::Frame;
         self.say()
     }
 

@@ -19,6 +19,11 @@ use crate::vmm::Status;
 ///
 /// let left = Status { dirty_bytes: 1 << 20, stop_copy_length: Some(99_000_000), ..Status::NONE };
 /// assert_eq!(progress.downtime(&left), Some(Duration::from_micros(200_098)));
+///
+/// for dirty_bytes in [1 << 20, 1 << 16, 1 << 18, 1 << 18] {
+///     progress.looked(&Status { dirty_bytes, ..left });
+/// }
+/// assert_eq!(progress.stalled_looks(), 2, "it has stopped to converge");
 /// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Progress {
@@ -27,6 +32,9 @@ pub struct Progress {
     since: Duration,
     recent: u64,
     bytes_per_second: Option<u64>,
+    /// The least that was ever left in PRE_COPY.
+    least: Option<u64>,
+    stalled: u32,
 }
 
 impl Progress {
@@ -46,6 +54,30 @@ impl Progress {
         // Half old, half new: a burst neither rules nor vanishes.
         self.bytes_per_second = Some(self.bytes_per_second.map_or(rate, |old| old / 2 + rate / 2));
         (self.since, self.recent) = (now, 0);
+    }
+
+    /// The device was asked what is left of PRE_COPY.
+    pub fn looked(&mut self, left: &Status) {
+        let left = left.initial_bytes.saturating_add(left.dirty_bytes);
+        match self.least {
+            Some(least) if left >= least => self.stalled = self.stalled.saturating_add(1),
+            _ => {
+                self.least = Some(left);
+                self.stalled = 0;
+            }
+        }
+    }
+
+    /// The stream was discarded and begins anew: what was left before says nothing now.
+    pub const fn restarted(&mut self) {
+        (self.least, self.stalled) = (None, 0);
+    }
+
+    /// How many looks in a row have found no less left than there had been before. While it is 0
+    /// the copy converges; a device that changes as fast as it is read makes it grow, and waiting
+    /// longer then buys nothing.
+    pub const fn stalled_looks(&self) -> u32 {
+        self.stalled
     }
 
     /// Bytes in all, those of discarded epochs too.

@@ -103,10 +103,15 @@ pub struct Saver<F> {
     quiesced: bool,
     epoch: u32,
     restarts: u16,
+    /// The kernel has agreed to report REINIT; without, the flag means nothing (C44).
+    reinit: bool,
     initial_sent: bool,
     acked: bool,
     /// The latest read found nothing, so another look at sizes is due before another read.
     dry: bool,
+    /// Bytes that may be read before the next look: a guest that is faster than the stream would
+    /// otherwise keep the VMM from seeing that.
+    in_sight: u64,
     initial_bytes: u64,
     dirty_bytes: u64,
     stop_copy_length: Option<u64>,
@@ -191,9 +196,11 @@ impl<F> Saver<F> {
             quiesced: false,
             epoch: FIRST_EPOCH,
             restarts: plan.restarts,
+            reinit: false,
             initial_sent: false,
             acked: false,
             dry: false,
+            in_sight: 0,
             initial_bytes: 0,
             dirty_bytes: 0,
             stop_copy_length: None,
@@ -270,7 +277,7 @@ impl<F> Saver<F> {
         if !self.asked || matches!(self.phase, Phase::Decide(_)) {
             self.heed_events();
         }
-        self.asked = !matches!(self.phase, Phase::Idle | Phase::Blocked | Phase::Over(_));
+        self.asked = !matches!(self.say(), Step::Wait(_) | Step::End(_));
         self.say()
     }
 
@@ -305,8 +312,10 @@ impl<F> Saver<F> {
         self.answered("a reply", matches!(self.say(), Step::Do(_)))?;
         match self.phase {
             Phase::Features => self.know_features(&reply),
-            // Where the kernel is too old, the flag is never set and nothing else changes.
-            Phase::OptIn => self.phase = Phase::Begin,
+            Phase::OptIn => {
+                self.reinit = matches!(reply, Reply::Ok);
+                self.phase = Phase::Begin;
+            }
             Phase::Begin => self.begin(reply),
             Phase::Info => self.informed(&reply),
             Phase::Size => {
@@ -341,7 +350,10 @@ impl<F> Saver<F> {
         let Phase::Send(frame) = self.phase else { return Err(self.out_of_turn("a sent frame")) };
         self.answered("a sent frame", true)?;
         match frame {
-            Frame::Data { .. } => self.phase = Phase::Read,
+            Frame::Data { .. } if self.in_sight > 0 || self.is_at(State::StopCopy) => {
+                self.on_session(Phase::Read);
+            }
+            Frame::Data { .. } => self.on_session(Phase::Info),
             Frame::InitialBytesSent { .. } => {
                 self.initial_sent = true;
                 self.read_or_rest();
@@ -433,7 +445,7 @@ impl<F> Saver<F> {
                 self.phase = Phase::Info;
             }
             Phase::Idle => self.phase = Phase::Size,
-            Phase::Blocked => self.phase = Phase::Read,
+            Phase::Blocked => self.on_session(Phase::Read),
             _ => {}
         }
     }
@@ -518,7 +530,8 @@ impl<F> Saver<F> {
         match *reply {
             Reply::Info(PrecopyInfo { initial_bytes, dirty_bytes, reinit }) => {
                 (self.initial_bytes, self.dirty_bytes) = (initial_bytes, dirty_bytes);
-                if reinit {
+                self.in_sight = initial_bytes.saturating_add(dirty_bytes);
+                if reinit && self.reinit {
                     (self.initial_sent, self.acked) = (false, false);
                 }
                 if initial_bytes == 0 && !self.initial_sent {
@@ -533,8 +546,11 @@ impl<F> Saver<F> {
     }
 
     fn read_or_rest(&mut self) {
-        let pending = self.initial_bytes > 0 || self.dirty_bytes > 0;
-        self.phase = if pending && !self.dry { Phase::Read } else { Phase::Size };
+        if self.in_sight > 0 && !self.dry {
+            self.on_session(Phase::Read);
+        } else {
+            self.phase = Phase::Size;
+        }
     }
 
     fn have_read(&mut self, reply: &Reply<u32, F>) {
@@ -543,12 +559,13 @@ impl<F> Saver<F> {
             Reply::Bytes(0) => self.abort(Cause::NoProgress { op: "read" }),
             Reply::Bytes(len) => {
                 self.dry = false;
+                self.in_sight = self.in_sight.saturating_sub(len.into());
                 self.phase = Phase::Send(Frame::Data { epoch: self.epoch, len });
             }
             // Some drivers say 0 for the temporary end; what counts is the state (R32).
             Reply::EndOfStream(_) if !stopped => {
                 self.dry = true;
-                self.phase = Phase::Info;
+                self.on_session(Phase::Info);
             }
             Reply::EndOfStream(EndOfStream::Permanent) => self.set(State::Stop),
             Reply::EndOfStream(EndOfStream::Temporary) => self.abort(Cause::TemporaryEnd),
@@ -617,14 +634,23 @@ impl<F> Saver<F> {
 
     fn arrived(&mut self, at: State) {
         match at {
-            State::PreCopy => self.phase = Phase::Info,
+            State::PreCopy => self.on_session(Phase::Info),
             State::PreCopyP2p => self.phase = Phase::Call(Hook::Quiesced),
-            State::StopCopy => self.phase = Phase::Read,
+            State::StopCopy => self.on_session(Phase::Read),
             _ if self.course != Course::Save => self.homeward(),
             State::RunningP2p => self.phase = Phase::Call(Hook::Quiesced),
             // The device has stopped behind its last byte: only now may the receiver go on (V6).
             State::Stop => self.close(Next::End),
             State::Running | State::Resuming | State::Error => {}
+        }
+    }
+
+    /// Something to do with the data_fd. A driver that ends a session without leaving its state has
+    /// left none to do it with.
+    fn on_session(&mut self, phase: Phase) {
+        match (self.held.live_fd(), self.held.at) {
+            (None, Some(to)) => self.abort(Cause::NoDataFd { to }),
+            _ => self.phase = phase,
         }
     }
 
@@ -819,8 +845,8 @@ impl<F> Saver<F> {
     }
 }
 
-/// An op on a data_fd. There is one whenever a phase wants one; were there none, waiting would do no
-/// harm, and any event would lead on.
+/// An op on a data_fd. There is one whenever a phase wants one; were there none, a session that waits
+/// can still be told to give up.
 fn on<'a, B, F>(fd: Option<&'a F>, op: impl FnOnce(&'a F) -> Op<B, &'a F>) -> Step<'a, B, F> {
     match fd {
         Some(fd) => Step::Do(op(fd)),

@@ -166,8 +166,8 @@ pub enum Cause {
         /// Where it is.
         state: RawState,
     },
-    /// A SET began a session and returned no data_fd.
-    #[error("SET({to}) returned no data_fd where a session begins: the driver is at fault")]
+    /// A SET to a state with a session left no data_fd that could be alive.
+    #[error("SET({to}) leaves no data_fd that is alive: the driver is at fault")]
     NoDataFd {
         /// Which state was asked for.
         to: State,

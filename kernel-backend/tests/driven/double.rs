@@ -23,7 +23,8 @@ use vfio_bindings::bindings::vfio::{
 };
 use vfio_fsm_core::device::{ArcActions, ArcFailure, Device, DeviceData};
 use vfio_fsm_core::{
-    Arc, EndOfStream, Errno, Fd, Features, Op, PrecopyInfo, RawState, Reply, SessionEffect, State,
+    Arc, EndOfStream, Errno, Fault, Fd, Features, Op, PrecopyInfo, RawState, Reply, SessionEffect,
+    State,
 };
 
 /// Bytes that a pre-copy and a stop-copy stream of [`Memory`] have.
@@ -124,6 +125,10 @@ pub(crate) struct Quirks {
     pub(crate) nothing_written: bool,
     /// A read fails like this.
     pub(crate) read: Option<i32>,
+    /// A write fails like this.
+    pub(crate) write: Option<i32>,
+    /// The next `SET` finds a reset done to the device before it returns (O4).
+    pub(crate) reset_inside: bool,
     /// A read or write reports so many more bytes than there are.
     pub(crate) more: usize,
     /// Reads, writes and polls go to the pipe itself.
@@ -184,7 +189,12 @@ pub(crate) fn fd_table_is_mine() -> RwLockWriteGuard<'static, ()> {
 
 /// A world for this thread, with a device that nobody has opened.
 pub(crate) fn begin(features: Features) {
-    let mut device = Model::new(features, Memory::default());
+    begin_with(features, 0);
+}
+
+/// The same, with this value in the device.
+pub(crate) fn begin_with(features: Features, value: u8) {
+    let mut device = Model::new(features, Memory { value, ..Memory::default() });
     assert_eq!(device.apply(Op::Close, &mut []), Reply::Ok);
     let world =
         World { device, held: Vec::new(), quirks: Quirks::default(), group_opened: 0, resets: 0 };
@@ -213,6 +223,16 @@ impl World {
     pub(crate) fn state(&mut self) -> State {
         self.reap();
         self.device.fsm().state()
+    }
+
+    /// What the device's one byte is.
+    pub(crate) fn value(&self) -> u8 {
+        self.device.actions().value
+    }
+
+    /// The guest resets the device.
+    pub(crate) fn guest_resets(&mut self) {
+        assert_eq!(self.device.apply(Op::Reset, &mut []), Reply::Ok);
     }
 
     /// Whether anybody has the device open.
@@ -443,13 +463,16 @@ impl World {
             state.data_fd = data_fd;
             return Ok(0);
         }
-        let reply = self.ask(Op::set(RawState(state.device_state))).inspect_err(|_failed| {
+        let reset = std::mem::take(&mut self.quirks.reset_inside);
+        let fault = reset.then_some(Fault::ResetInside);
+        let set = Op::SetState { to: RawState(state.device_state), fault };
+        let reply = self.ask(set).inspect_err(|_failed| {
             if let Some((RawState(device_state), data_fd)) = self.quirks.failed_set {
                 *state = vfio_device_feature_mig_state { device_state, data_fd };
             }
         })?;
         if let Reply::Fd(Some(fd)) = reply {
-            let reads = self.device.fsm().state().is_saving();
+            let reads = state.device_state != State::Resuming.number();
             // The driver has moved; whether there is room for the fd is seen only now.
             state.data_fd = self.give(What::Data(fd), reads).inspect_err(|_full| {
                 let _ = self.device.apply(Op::CloseFd { fd }, &mut []);
@@ -495,6 +518,9 @@ impl World {
     }
 
     fn write(&mut self, fd: Fd, bytes: &[u8]) -> Result<usize, i32> {
+        if let Some(errno) = self.quirks.write {
+            return Err(errno);
+        }
         match self.device.apply(Op::Write { fd, bytes }, &mut []) {
             Reply::Written(taken) => Ok(taken as usize + self.quirks.more),
             Reply::Errno(errno) => Err(errno.0),

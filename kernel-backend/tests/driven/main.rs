@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! `KernelDevice` driven without a kernel: see [`double`] for what answers instead.
+//! `KernelDevice` and `DevicePort` driven without a kernel: see [`double`] for what answers instead.
 #![expect(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -12,3 +12,4 @@ mod odd;
 mod open;
 mod ops;
 mod same;
+mod session;

@@ -17,10 +17,10 @@ use crate::double::{self, Quirks, fd_table_stays_open, world};
 use crate::ops::apply;
 
 /// A directory as sysfs has one for a device in group 7, gone when this is dropped.
-struct Sysfs(PathBuf);
+pub(crate) struct Sysfs(PathBuf);
 
 impl Sysfs {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let number = COUNT.fetch_add(1, Ordering::Relaxed);
         let name = format!("vfio-fsm-kernel-{}-{number}", std::process::id());
@@ -33,6 +33,12 @@ impl Sysfs {
 
     fn path(&self) -> DevicePath {
         DevicePath::Sysfs(self.0.clone())
+    }
+
+    /// As a VMM opens it.
+    pub(crate) fn vfio_device(&self) -> VfioDevice {
+        let container = Arc::new(VfioContainer::new(None).unwrap());
+        VfioDevice::new(&self.0, container, false).unwrap()
     }
 
     fn without(self, name: &str) -> Self {
@@ -117,8 +123,7 @@ fn a_vfio_device_panics_there() {
     let _guard = fd_table_stays_open();
     let sysfs = Sysfs::new();
     double::begin(Features::ALL);
-    let container = Arc::new(VfioContainer::new(None).unwrap());
-    let device = VfioDevice::new(&sysfs.0, container, false).unwrap();
+    let device = sysfs.vfio_device();
     drop(sysfs);
     assert!(catch_unwind(AssertUnwindSafe(|| drop(device))).is_err());
 }
@@ -128,8 +133,7 @@ fn a_vmms_own_vfio_device_can_be_used_beside() {
     let _guard = fd_table_stays_open();
     let sysfs = Sysfs::new();
     double::begin(Features::ALL);
-    let container = Arc::new(VfioContainer::new(None).unwrap());
-    let theirs = VfioDevice::new(&sysfs.0, container, false).unwrap();
+    let theirs = sysfs.vfio_device();
     let mut device = KernelDevice::from_fd(nix::unistd::dup(borrow(&theirs)).unwrap()).unwrap();
     apply(&mut device, Op::set(State::PreCopy));
     assert_eq!(theirs.get_migration_state().unwrap(), State::PreCopy.number());

@@ -135,6 +135,7 @@ fn a_reset_is_issued_whatever_the_flags_and_its_errno_told() {
     }
 }
 
+/// C45, C46: REINIT is told of only after an opt-in, which carries no data.
 #[test]
 fn precopy_info_tells_of_new_initial_data_only_after_opting_in() {
     let _guard = fd_table_stays_open();
