@@ -213,9 +213,9 @@ impl<N: fmt::Display, L: fmt::Display> fmt::Display for Dot<'_, N, L> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::CASES;
     use crate::check::OnScene;
     use crate::scene::{Scene, Stage};
-    use crate::CASES;
     use stateright::{Checker, Model};
 
     /// The numbers below `n` under doubling and adding one.
