@@ -720,7 +720,10 @@ fn graphs_are_counted_and_written() {
         let read = |end| fs::read_to_string(directory.path().join(format!("{slug}.{end}")));
         let edges = read("edges").expect("the edges");
         assert_eq!(graph["transitions"], edges.lines().count(), "{slug}");
-        assert_eq!(read("dot").expect("the picture").matches(" -> ").count(), edges.lines().count());
+        assert_eq!(
+            read("dot").expect("the picture").matches(" -> ").count(),
+            edges.lines().count()
+        );
     }
     let ran = run(["graph", "--bug", "dead-poll-hangs"]).ends_with(1);
     assert!(ran.out.contains("FAIL: reader-woken"), "{}", ran.out);
