@@ -2,8 +2,6 @@
 //! Our half of what is checked twice: the graphs that `specs/check-twice.sh` compares with those of
 //! the specification in `specs/`, and how they end.
 
-#![expect(clippy::unwrap_used, reason = "tests")]
-
 use std::collections::{BTreeMap, HashSet};
 use std::path::Path;
 
