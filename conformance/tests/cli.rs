@@ -705,3 +705,27 @@ fn counterexamples_tell_bug_from_device() {
         assert!(told, "{bug}: none of {names:?} fails");
     }
 }
+
+/// X1, X2: `graph` counts, judges and writes every graph; a bug is a verdict, not a complaint.
+#[cfg(feature = "check")]
+#[test]
+fn graphs_are_counted_and_written() {
+    let directory = directory();
+    let out = text(directory.path());
+    let ran = run(["graph", "--json", "--out", out]).ends_with(0);
+    let json = ran.json();
+    let graphs = json["graphs"].as_array().expect("four graphs");
+    assert_eq!(graphs.len(), 4);
+    for (graph, slug) in graphs.iter().zip(["stop-copy", "p2p", "pre-copy", "full"]) {
+        let read = |end| fs::read_to_string(directory.path().join(format!("{slug}.{end}")));
+        let edges = read("edges").expect("the edges");
+        assert_eq!(graph["transitions"], edges.lines().count(), "{slug}");
+        assert_eq!(
+            read("dot").expect("the picture").matches(" -> ").count(),
+            edges.lines().count()
+        );
+    }
+    let ran = run(["graph", "--bug", "dead-poll-hangs"]).ends_with(1);
+    assert!(ran.out.contains("FAIL: reader-woken"), "{}", ran.out);
+    run(["graph", "--bug", "none-such"]).complains_of(&["none-such", "dead-poll-hangs"]);
+}

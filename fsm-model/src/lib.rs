@@ -21,6 +21,7 @@
 mod case;
 mod check;
 mod counterexample;
+pub mod graph;
 mod locks;
 mod mutant;
 mod property;

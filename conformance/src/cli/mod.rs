@@ -5,6 +5,8 @@
 mod check;
 mod events;
 mod generate;
+#[cfg(feature = "check")]
+mod graph;
 #[cfg(feature = "lab")]
 mod lab;
 mod migrate;
@@ -43,6 +45,9 @@ enum Command {
     /// Check the model: every property, every planted bug, and the claim that must fall.
     #[cfg(feature = "check")]
     Check(check::Arguments),
+    /// Explore the protocol as a graph: its size, how it ends, and the graph itself.
+    #[cfg(feature = "check")]
+    Graph(graph::Arguments),
     /// Write the suites as trace files.
     Generate(generate::Arguments),
     /// Run traces on a device.
@@ -88,6 +93,8 @@ fn execute(command: Option<Command>, output: &mut Output) -> Result {
         }
         #[cfg(feature = "check")]
         Some(Command::Check(arguments)) => check::run(&arguments, output),
+        #[cfg(feature = "check")]
+        Some(Command::Graph(arguments)) => graph::run(&arguments, output),
         Some(Command::Generate(arguments)) => generate::run(&arguments, output),
         Some(Command::Replay(arguments)) => replay::run(&arguments, output),
         Some(Command::Migrate(arguments)) => migrate::run(&arguments, output),
