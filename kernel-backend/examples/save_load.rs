@@ -1,19 +1,23 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! A device's state into a file, and back.
 //!
-//! `cargo run --example save_load [-- DEVICE]`: a PCI address, an mdev's UUID, a directory in sysfs
-//! or a cdev; without one, a device in memory. Nobody else may use the device meanwhile.
+//! `cargo run --example save_load [-- DEVICE]`: the directory of a device in sysfs, which is opened as
+//! any VMM on vfio-ioctls does; without one, a device in memory. Nobody else may use the device
+//! meanwhile.
 
 use std::error::Error;
 use std::fs::File;
 use std::io::{BufReader, BufWriter};
+use std::path::Path;
+use std::sync::Arc;
 
 use vfio_fsm_core::device::{Device, Memory};
 use vfio_fsm_core::vmm::frame::Limits;
 use vfio_fsm_core::vmm::{Hook, LoadPlan, Plan, Port};
 use vfio_fsm_core::{Features, Op};
+use vfio_fsm_kernel::DevicePort;
 use vfio_fsm_kernel::session::{Loading, Saving, Session, Vmm};
-use vfio_fsm_kernel::{DevicePath, KernelDevice};
+use vfio_ioctls::{VfioContainer, VfioDevice};
 
 /// A VMM halts and lets go its vCPUs here, and puts back configuration space and interrupts.
 struct NoGuest;
@@ -47,9 +51,10 @@ fn main() -> Result<(), Box<dyn Error>> {
     let file = file.to_str().ok_or("the path of the temporary directory is no text")?;
     match std::env::args().nth(1) {
         Some(path) => {
-            let path: DevicePath = path.parse()?;
-            save(KernelDevice::open(&path)?, file, "the same device")?;
-            load(KernelDevice::open(&path)?, file, "the same device")?;
+            let container = Arc::new(VfioContainer::new(None)?);
+            let device = VfioDevice::new(Path::new(&path), container, false)?;
+            save(DevicePort::of(&device)?, file, "the same device")?;
+            load(DevicePort::of(&device)?, file, "the same device")?;
         }
         None => {
             let mut device = Device::<Memory<16>, 2>::new(Features::ALL, Memory::new());
