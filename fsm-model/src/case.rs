@@ -4,10 +4,10 @@
 use vfio_fsm_core::vmm::Then;
 use vfio_fsm_core::{Features, State};
 
-use crate::check::OnScene;
 use crate::locks::{self, Design, Locks};
 use crate::property::{Property, Rule};
 use crate::protocol::Protocol;
+use crate::scene::OnScene;
 use crate::session::destination::{self, Destination, HostResets};
 use crate::session::group::{self, Pair, Role};
 use crate::session::slip::Slip;

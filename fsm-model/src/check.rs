@@ -13,7 +13,7 @@ use crate::counterexample::Counterexample;
 use crate::mutant::Mutant;
 use crate::property::{CLAIM_WITHOUT_ASSUMPTION, Property, RULES};
 use crate::protocol::Protocol;
-use crate::scene::{Scene, Stage};
+use crate::scene::{OnScene, Scene, Stage};
 
 /// What a check came to.
 #[derive(Debug)]
@@ -89,13 +89,6 @@ pub struct Refutation<T> {
 /// Check every property in every world of a case.
 pub fn check(case: &'static Case) -> Checked {
     case.with(Checking(case))
-}
-
-/// What is done with a scene, of whichever kind it is.
-pub(crate) trait OnScene {
-    type Output;
-
-    fn on<S: Scene>(self, scene: S) -> Self::Output;
 }
 
 struct Checking(&'static Case);

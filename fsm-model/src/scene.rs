@@ -37,6 +37,13 @@ pub(crate) trait Scene: Send + Sized + Sync + 'static {
     fn narrate(&self, actions: &[Self::Action]) -> Vec<String>;
 }
 
+/// What is done with a scene, of whichever kind it is.
+pub(crate) trait OnScene {
+    type Output;
+
+    fn on<S: Scene>(self, scene: S) -> Self::Output;
+}
+
 /// The most properties that one scene can have: a bit for each.
 const MOST: usize = 32;
 

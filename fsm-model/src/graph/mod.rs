@@ -214,8 +214,7 @@ impl<N: fmt::Display, L: fmt::Display> fmt::Display for Dot<'_, N, L> {
 mod tests {
     use super::*;
     use crate::CASES;
-    use crate::check::OnScene;
-    use crate::scene::{Scene, Stage};
+    use crate::scene::{OnScene, Scene, Stage};
     use stateright::{Checker, Model};
 
     /// The numbers below `n` under doubling and adding one.

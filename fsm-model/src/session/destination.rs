@@ -4,12 +4,13 @@
 use vfio_fsm_core::device::{Device, Memory};
 use vfio_fsm_core::vmm::frame::{FIRST_EPOCH, Frame};
 use vfio_fsm_core::vmm::{Event, Evidence, Guest, Hook, LoadPlan, Loader, Step, Verdict, Wait};
-use vfio_fsm_core::{Errno, Fault, Fd, Features, Leaves, Op, Reply, Route, State};
+use vfio_fsm_core::{Errno, Fault, Fd, Features, Op, Reply, Route, State};
 
-use crate::property::{Property, Rule, rules};
-use crate::scene::{Judge, Scene};
+use crate::property::{Rule, rules};
 use crate::session::slip::Slip;
-use crate::session::{Did, SmallDevice, Trouble, apply, by_number, ticks};
+use crate::session::{
+    Did, Judgement, Play, SmallDevice, Trouble, apply, by_number, ticks, troubles_of_set,
+};
 
 /// The model.
 #[derive(Debug)]
@@ -17,7 +18,7 @@ pub(crate) struct Destination {
     pub(crate) features: Features,
     pub(crate) setting: Setting,
     pub(crate) slip: Option<Slip>,
-    pub(crate) rules: &'static [Rule<Judgement>],
+    pub(crate) rules: &'static [Rule<Judgement<World>>],
 }
 
 /// What the world around the session is like.
@@ -35,8 +36,6 @@ pub(crate) enum HostResets {
     UntilTheLastLook,
     Always,
 }
-
-pub(crate) type Judgement = fn(&World, &Did, &World) -> Option<bool>;
 
 /// Everything there is at one moment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -95,7 +94,7 @@ const LAST_EPOCH: u32 = FIRST_EPOCH + 1;
 /// How long a session may take to end that has been told to: see `loader-gives-up`.
 const GIVING_UP_TAKES: u8 = 8;
 
-pub(crate) const RULES: &[Rule<Judgement>] = rules! {
+pub(crate) const RULES: &[Rule<Judgement<World>>] = rules! {
     "loader-one-session" ["V6" "R28" "R11"]
         "the device that the loader starts has what the bytes of one epoch make of it, in order and \
          to the end"
@@ -203,7 +202,7 @@ pub(crate) const RULES: &[Rule<Judgement>] = rules! {
 };
 
 /// V9 without its assumption: the last rule above, asked of the outcome, with resets at any time.
-pub(crate) const WITHOUT_ASSUMPTION: &[Rule<Judgement>] = rules! {
+pub(crate) const WITHOUT_ASSUMPTION: &[Rule<Judgement<World>>] = rules! {
     "V9-without-assumption" ["V9"]
         "the device that the loader starts has what was sent, whenever the host resets it"
         |_, _, after| match at_end(after)? {
@@ -315,25 +314,18 @@ impl Destination {
 
     fn troubles(world: &World, op: &Op<&[u8]>, host_resets: bool) -> Vec<Trouble> {
         let mut troubles = vec![Trouble::None];
-        if let Op::SetState { to, .. } = op {
-            troubles.extend(host_resets.then_some(Trouble::Set(Fault::ResetInside)));
-            if world.faults > 0 {
-                troubles.push(Trouble::Set(Fault::FdTableFull));
-                let fsm = world.device.fsm();
-                let route = to.known().map(|to| Route::new(fsm.features(), fsm.state(), to));
-                let hops = route.and_then(Result::ok).map_or(0, |route| route.len() as u8);
-                troubles.extend((0..hops).flat_map(|hop| {
-                    [Leaves::Source, Leaves::Error].map(|leaves| {
-                        Trouble::Set(Fault::ArcFails { hop, errno: Errno::EIO, leaves })
-                    })
-                }));
+        let fails = world.faults > 0;
+        match op {
+            Op::SetState { to, .. } => {
+                troubles.extend(host_resets.then_some(Trouble::Set(Fault::ResetInside)));
+                troubles.extend(troubles_of_set(&world.device, *to).filter(|_| fails));
             }
-        } else if world.faults > 0 && !matches!(op, Op::CloseFd { .. }) {
-            troubles.push(Trouble::Errno(Errno::EIO));
-            if let Op::Write { bytes, .. } = op {
-                troubles.push(Trouble::Errno(Errno::EAGAIN));
+            Op::CloseFd { .. } => {}
+            Op::Write { bytes, .. } if fails => {
+                troubles.extend([Errno::EIO, Errno::EAGAIN].map(Trouble::Errno));
                 troubles.extend((bytes.len() > 1).then_some(Trouble::Short));
             }
+            _ => troubles.extend(fails.then_some(Trouble::Errno(Errno::EIO))),
         }
         troubles
     }
@@ -412,35 +404,6 @@ impl Destination {
         }
     }
 
-    /// The world after an action, and what was done.
-    pub(crate) fn play(&self, before: &World, action: Action) -> (World, Did) {
-        let mut world = *before;
-        let did = match action {
-            Action::HostReset => {
-                let _reply = world.device.apply(Op::Reset, &mut []);
-                world.ghost.reset = true;
-                Did::Reset { by_guest: false }
-            }
-            Action::Event(event) => {
-                if event == Event::Cancel {
-                    world.ghost.giving_up = Some(0);
-                }
-                if !(event == Event::Cancel && self.is(Slip::DeafToCancel)) {
-                    let _refused = world.loader.event(event);
-                }
-                Did::Event(event)
-            }
-            Action::Frame(frame, bytes) => {
-                world.payload = bytes;
-                world.ghost.take(frame, bytes);
-                self.hand_over(&mut world, frame);
-                Did::Came(frame)
-            }
-            Action::Go(_) | Action::Refuse => self.go(&mut world, action),
-        };
-        (world, did)
-    }
-
     fn hand_over(&self, world: &mut World, frame: Frame) {
         let epoch = world.loader.epoch();
         let told = match (self.slip, frame) {
@@ -492,19 +455,19 @@ impl Destination {
     }
 }
 
-impl Scene for Destination {
+impl Play for Destination {
     type World = World;
     type Action = Action;
 
-    fn properties(&self) -> Vec<&'static Property> {
-        self.rules.iter().map(|rule| &rule.property).collect()
+    fn rules(&self) -> &'static [Rule<Judgement<World>>] {
+        self.rules
     }
 
-    fn initial(&self, _judge: &mut Judge<'_>) -> World {
+    fn start(&self) -> World {
         World::new(self.features, self.setting)
     }
 
-    fn actions(&self, world: &World, actions: &mut Vec<Action>) {
+    fn offer(&self, world: &World, actions: &mut Vec<Action>) {
         let mut loader = world.loader;
         let resets = self.resets_now(world);
         match loader.step() {
@@ -526,24 +489,35 @@ impl Scene for Destination {
         }
     }
 
-    fn step(&self, before: &World, action: Action, judge: &mut Judge<'_>) -> World {
-        let (after, did) = self.play(before, action);
-        for (index, rule) in self.rules.iter().enumerate() {
-            if let Some(holds) = (rule.check)(before, &did, &after) {
-                judge.judge(index, holds);
+    fn play(&self, before: &World, action: Action) -> (World, Did) {
+        let mut world = *before;
+        let did = match action {
+            Action::HostReset => {
+                let _reply = world.device.apply(Op::Reset, &mut []);
+                world.ghost.reset = true;
+                Did::Reset { by_guest: false }
             }
-        }
-        after
+            Action::Event(event) => {
+                if event == Event::Cancel {
+                    world.ghost.giving_up = Some(0);
+                }
+                if !(event == Event::Cancel && self.is(Slip::DeafToCancel)) {
+                    let _refused = world.loader.event(event);
+                }
+                Did::Event(event)
+            }
+            Action::Frame(frame, bytes) => {
+                world.payload = bytes;
+                world.ghost.take(frame, bytes);
+                self.hand_over(&mut world, frame);
+                Did::Came(frame)
+            }
+            Action::Go(_) | Action::Refuse => self.go(&mut world, action),
+        };
+        (world, did)
     }
 
-    fn narrate(&self, actions: &[Action]) -> Vec<String> {
-        let mut world = World::new(self.features, self.setting);
-        let mut lines = Vec::new();
-        for &action in actions {
-            let (after, did) = self.play(&world, action);
-            lines.push(format!("{did}   [{}]", after.device.fsm().state()));
-            world = after;
-        }
-        lines
+    fn tell(&self, _action: Action, did: &Did, after: &World) -> String {
+        format!("{did}   [{}]", after.device.fsm().state())
     }
 }

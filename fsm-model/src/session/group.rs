@@ -9,10 +9,9 @@ use vfio_fsm_core::vmm::{
 };
 use vfio_fsm_core::{Direction, Errno, Fault, Fd, Features, Leaves, Op, Reply, State};
 
-use crate::property::{Property, Rule, rules};
-use crate::scene::{Judge, Scene};
+use crate::property::{Rule, rules};
 use crate::session::slip::Slip;
-use crate::session::{Did, by_number};
+use crate::session::{Did, Judgement, Play, by_number, open_choices};
 
 /// The model.
 #[derive(Debug)]
@@ -20,7 +19,7 @@ pub(crate) struct Pair {
     pub(crate) features: Features,
     pub(crate) setting: Setting,
     pub(crate) slip: Option<Slip>,
-    pub(crate) rules: &'static [Rule<Judgement>],
+    pub(crate) rules: &'static [Rule<Judgement<World>>],
 }
 
 /// What the world around the sessions is like.
@@ -39,8 +38,6 @@ pub(crate) enum Role {
     Save(Then),
     Load,
 }
-
-pub(crate) type Judgement = fn(&World, &Did, &World) -> Option<bool>;
 
 /// Everything there is at one moment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -101,7 +98,7 @@ pub(crate) enum Trouble {
     Errno,
 }
 
-pub(crate) const RULES: &[Rule<Judgement>] = rules! {
+pub(crate) const RULES: &[Rule<Judgement<World>>] = rules! {
     "group-is-quiet" ["V11" "R21"]
         "while a device of a group is in STOP, STOP_COPY or RESUMING, none of the others can start DMA to it: \
          each is in a P2P state or stopped, or was reset and has no driver that runs"
@@ -289,59 +286,8 @@ impl World {
 }
 
 impl Pair {
-    fn start(&self) -> World {
-        // What cannot be a group is not asked for here.
-        let direction = match self.setting.role {
-            Role::Save(_) => Direction::Saving,
-            Role::Load => Direction::Resuming,
-        };
-        let group = Group::new(direction, &[self.features; 2], true);
-        let group = group.unwrap_or_else(|refused| unreachable!("{refused}"));
-        World {
-            members: [Member::new(self.features, self.setting.role); 2],
-            group,
-            role: self.setting.role,
-            halted: false,
-            faults: self.setting.faults,
-            resets: self.setting.resets,
-        }
-    }
-
     fn is(&self, slip: Slip) -> bool {
         self.slip == Some(slip)
-    }
-
-    /// The world after an action, and what was done.
-    pub(crate) fn play(&self, before: &World, action: Action) -> (World, Did) {
-        let mut world = *before;
-        let did = match action {
-            Action::Go(index, trouble) => self.go(&mut world, index, trouble),
-            Action::Pass(index) => self.pass(&mut world, index),
-            Action::Choose(index, choice) => choose(&mut world.members[index].session, choice),
-            Action::Event(index, event) => {
-                world.members[index].session.event(event);
-                Did::Event(event)
-            }
-            Action::Frame(index, frame) => {
-                let session = &mut world.members[index].session;
-                session.ask();
-                if let Session::Load(loader) = session {
-                    let _told = loader.frame(frame);
-                }
-                Did::Came(frame)
-            }
-            Action::Cancel => {
-                world.group.fail();
-                Did::Event(Event::Cancel)
-            }
-            Action::GuestReset(index) => {
-                let _reply = world.members[index].device.apply(Op::Reset, &mut []);
-                world.resets -= 1;
-                Did::Reset { by_guest: true }
-            }
-        };
-        self.keep_order(&mut world);
-        (world, did)
     }
 
     fn go(&self, world: &mut World, index: usize, trouble: Trouble) -> Did {
@@ -452,19 +398,33 @@ fn carry_out(
     device.apply(op, &mut [0]).map(|bytes| bytes.len() as u32)
 }
 
-impl Scene for Pair {
+impl Play for Pair {
     type World = World;
     type Action = Action;
 
-    fn properties(&self) -> Vec<&'static Property> {
-        self.rules.iter().map(|rule| &rule.property).collect()
+    fn rules(&self) -> &'static [Rule<Judgement<World>>] {
+        self.rules
     }
 
-    fn initial(&self, _judge: &mut Judge<'_>) -> World {
-        self.start()
+    fn start(&self) -> World {
+        // What cannot be a group is not asked for here.
+        let direction = match self.setting.role {
+            Role::Save(_) => Direction::Saving,
+            Role::Load => Direction::Resuming,
+        };
+        let group = Group::new(direction, &[self.features; 2], true);
+        let group = group.unwrap_or_else(|refused| unreachable!("{refused}"));
+        World {
+            members: [Member::new(self.features, self.setting.role); 2],
+            group,
+            role: self.setting.role,
+            halted: false,
+            faults: self.setting.faults,
+            resets: self.setting.resets,
+        }
     }
 
-    fn actions(&self, world: &World, actions: &mut Vec<Action>) {
+    fn offer(&self, world: &World, actions: &mut Vec<Action>) {
         for (index, member) in world.members.iter().enumerate() {
             match member.session.said() {
                 Said::Do(op) => {
@@ -486,8 +446,7 @@ impl Scene for Pair {
                     actions.extend((!shut).then_some(Action::Pass(index)));
                 }
                 Said::Decide(decision) => {
-                    let all = [Recovery::Abort, Recovery::Restart, Recovery::StopCopy];
-                    let open = all.into_iter().filter(|&choice| decision.choices.allow(choice));
+                    let open = open_choices(decision);
                     actions.extend(open.map(|choice| Action::Choose(index, choice)));
                 }
                 Said::Wait(Wait::Switchover) => {
@@ -511,34 +470,49 @@ impl Scene for Pair {
         }
     }
 
-    fn step(&self, before: &World, action: Action, judge: &mut Judge<'_>) -> World {
-        let (after, did) = self.play(before, action);
-        for (index, rule) in self.rules.iter().enumerate() {
-            if let Some(holds) = (rule.check)(before, &did, &after) {
-                judge.judge(index, holds);
+    fn play(&self, before: &World, action: Action) -> (World, Did) {
+        let mut world = *before;
+        let did = match action {
+            Action::Go(index, trouble) => self.go(&mut world, index, trouble),
+            Action::Pass(index) => self.pass(&mut world, index),
+            Action::Choose(index, choice) => choose(&mut world.members[index].session, choice),
+            Action::Event(index, event) => {
+                world.members[index].session.event(event);
+                Did::Event(event)
             }
-        }
-        after
+            Action::Frame(index, frame) => {
+                let session = &mut world.members[index].session;
+                session.ask();
+                if let Session::Load(loader) = session {
+                    let _told = loader.frame(frame);
+                }
+                Did::Came(frame)
+            }
+            Action::Cancel => {
+                world.group.fail();
+                Did::Event(Event::Cancel)
+            }
+            Action::GuestReset(index) => {
+                let _reply = world.members[index].device.apply(Op::Reset, &mut []);
+                world.resets -= 1;
+                Did::Reset { by_guest: true }
+            }
+        };
+        self.keep_order(&mut world);
+        (world, did)
     }
 
-    fn narrate(&self, actions: &[Action]) -> Vec<String> {
-        let mut world = self.start();
-        let mut lines = Vec::new();
-        for &action in actions {
-            let (after, did) = self.play(&world, action);
-            let states = after.members.map(|member| member.device.fsm().state());
-            let which = match action {
-                Action::Go(index, _)
-                | Action::Pass(index)
-                | Action::Choose(index, _)
-                | Action::Event(index, _)
-                | Action::Frame(index, _)
-                | Action::GuestReset(index) => index.to_string(),
-                Action::Cancel => "all".to_owned(),
-            };
-            lines.push(format!("{which}: {did}   [{}, {}]", states[0], states[1]));
-            world = after;
-        }
-        lines
+    fn tell(&self, action: Action, did: &Did, after: &World) -> String {
+        let states = after.members.map(|member| member.device.fsm().state());
+        let which = match action {
+            Action::Go(index, _)
+            | Action::Pass(index)
+            | Action::Choose(index, _)
+            | Action::Event(index, _)
+            | Action::Frame(index, _)
+            | Action::GuestReset(index) => index.to_string(),
+            Action::Cancel => "all".to_owned(),
+        };
+        format!("{which}: {did}   [{}, {}]", states[0], states[1])
     }
 }

@@ -13,14 +13,79 @@ pub(crate) mod group;
 pub(crate) mod slip;
 pub(crate) mod source;
 
+use std::fmt;
+use std::hash::Hash;
+
 use vfio_fsm_core::device::{Device, Memory};
 use vfio_fsm_core::vmm::frame::Frame;
 use vfio_fsm_core::vmm::{Decision, Event, Hook, Recovery, Wait};
-use vfio_fsm_core::{Errno, Fault, Fd, Op, Reply};
+use vfio_fsm_core::{Errno, Fault, Fd, Leaves, Op, RawState, Reply, Route};
+
+use crate::property::{Property, Rule};
+use crate::scene::{Judge, Scene};
 
 /// The core's device with one register, and a user with room for two data_fds: one that is dying
 /// and one that is new. Who leaks a third is caught.
 pub(crate) type SmallDevice = Device<Memory<1>, 2>;
+
+/// A scene in which sessions are at work: each step does something, and the rules judge that.
+pub(crate) trait Play: Send + Sized + Sync + 'static {
+    type World: Copy + fmt::Debug + Eq + Hash + Send + Sync;
+    type Action: Copy + fmt::Debug + PartialEq + Send + Sync;
+
+    fn rules(&self) -> &'static [Rule<Judgement<Self::World>>];
+
+    fn start(&self) -> Self::World;
+
+    /// What can happen in a world.
+    fn offer(&self, world: &Self::World, actions: &mut Vec<Self::Action>);
+
+    /// The world after it, and what was done.
+    fn play(&self, before: &Self::World, action: Self::Action) -> (Self::World, Did);
+
+    /// A line of a run: what was done, and where the devices are behind it.
+    fn tell(&self, action: Self::Action, did: &Did, after: &Self::World) -> String;
+}
+
+/// What a rule says of a step; `None` if it has nothing to say.
+pub(crate) type Judgement<W> = fn(&W, &Did, &W) -> Option<bool>;
+
+impl<P: Play> Scene for P {
+    type World = P::World;
+    type Action = P::Action;
+
+    fn properties(&self) -> Vec<&'static Property> {
+        self.rules().iter().map(|rule| &rule.property).collect()
+    }
+
+    fn initial(&self, _judge: &mut Judge<'_>) -> P::World {
+        self.start()
+    }
+
+    fn actions(&self, world: &P::World, actions: &mut Vec<P::Action>) {
+        self.offer(world, actions);
+    }
+
+    fn step(&self, before: &P::World, action: P::Action, judge: &mut Judge<'_>) -> P::World {
+        let (after, did) = self.play(before, action);
+        for (index, rule) in self.rules().iter().enumerate() {
+            if let Some(holds) = (rule.check)(before, &did, &after) {
+                judge.judge(index, holds);
+            }
+        }
+        after
+    }
+
+    fn narrate(&self, actions: &[P::Action]) -> Vec<String> {
+        let mut world = self.start();
+        let line = |&action: &P::Action| {
+            let (after, did) = self.play(&world, action);
+            world = after;
+            self.tell(action, &did, &after)
+        };
+        actions.iter().map(line).collect()
+    }
+}
 
 /// One step of a session and of what is around it, for the rules to judge.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -59,8 +124,8 @@ pub(crate) enum Trouble {
 }
 
 /// The same text for each kind of step, whichever session takes it.
-impl std::fmt::Display for Did {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+impl fmt::Display for Did {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Op(op, reply) => write!(f, "session  {op} => {reply}"),
             Self::Sent(frame) => write!(f, "session  sends {frame}"),
@@ -89,4 +154,25 @@ pub(crate) fn apply(device: &mut SmallDevice, op: Op<&[u8]>, buf: &mut [u8]) -> 
 /// The number of the data_fd that a session holds, as an op of a trace has it.
 pub(crate) fn by_number<B>(op: Op<B, &Fd>) -> Op<B> {
     op.map_fd(|fd| *fd)
+}
+
+/// What may go wrong around a SET, resets aside: a full fd table, and each arc of the route.
+pub(crate) fn troubles_of_set(device: &SmallDevice, to: RawState) -> impl Iterator<Item = Trouble> {
+    let fsm = device.fsm();
+    let route = to.known().and_then(|to| Route::new(fsm.features(), fsm.state(), to).ok());
+    let hops = 0..route.map_or(0, |route| route.len() as u8);
+    let fails = |hop| {
+        [Leaves::Source, Leaves::Error].map(|leaves| Fault::ArcFails {
+            hop,
+            errno: Errno::EIO,
+            leaves,
+        })
+    };
+    [Fault::FdTableFull].into_iter().chain(hops.flat_map(fails)).map(Trouble::Set)
+}
+
+/// The choices that are open.
+pub(crate) fn open_choices(decision: Decision) -> impl Iterator<Item = Recovery> {
+    let all = [Recovery::Abort, Recovery::Restart, Recovery::StopCopy];
+    all.into_iter().filter(move |&choice| decision.choices.allow(choice))
 }

@@ -7,13 +7,15 @@ use vfio_fsm_core::vmm::{
     Event, Evidence, Guest, Hook, Plan, Recovery, Saver, Step, Then, Verdict, Wait,
 };
 use vfio_fsm_core::{
-    EndOfStream, Errno, Fault, Fd, Features, Leaves, Op, PrecopyInfo, Reply, Route, State,
+    EndOfStream, Errno, Fault, Fd, Features, Op, PrecopyInfo, Reply, Route, State,
 };
 
-use crate::property::{Property, Rule, rules};
-use crate::scene::{Judge, Scene};
+use crate::property::{Rule, rules};
 use crate::session::slip::Slip;
-use crate::session::{Did, SmallDevice, Trouble, apply, by_number, ticks};
+use crate::session::{
+    Did, Judgement, Play, SmallDevice, Trouble, apply, by_number, open_choices, ticks,
+    troubles_of_set,
+};
 
 /// The model.
 #[derive(Debug)]
@@ -21,7 +23,7 @@ pub(crate) struct Source {
     pub(crate) features: Features,
     pub(crate) setting: Setting,
     pub(crate) slip: Option<Slip>,
-    pub(crate) rules: &'static [Rule<Judgement>],
+    pub(crate) rules: &'static [Rule<Judgement<World>>],
 }
 
 /// What the world around the session is like.
@@ -35,8 +37,6 @@ pub(crate) struct Setting {
     /// How many calls fail.
     pub(crate) faults: u8,
 }
-
-pub(crate) type Judgement = fn(&World, &Did, &World) -> Option<bool>;
 
 /// Everything there is at one moment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -121,7 +121,7 @@ pub(crate) enum Action {
 /// How long a session may take to end that has been told to: see `saver-gives-up`.
 const GIVING_UP_TAKES: u8 = 14;
 
-pub(crate) const RULES: &[Rule<Judgement>] = rules! {
+pub(crate) const RULES: &[Rule<Judgement<World>>] = rules! {
     "saver-legal-set" ["V1" "R16" "C10"]
         "the saver sends no SET for which no route leads from where the device is"
         |before, did, _| {
@@ -364,26 +364,18 @@ impl Source {
     /// What may go wrong with this op.
     fn troubles(&self, world: &World, op: &Op<&[u8]>) -> Vec<Trouble> {
         let mut troubles = vec![Trouble::None];
-        if let Op::SetState { to, .. } = op {
-            if !world.halted || self.setting.host_resets {
-                troubles.push(Trouble::Set(Fault::ResetInside));
+        let fails = world.faults > 0;
+        match op {
+            Op::SetState { to, .. } => {
+                let reset = !world.halted || self.setting.host_resets;
+                troubles.extend(reset.then_some(Trouble::Set(Fault::ResetInside)));
+                troubles.extend(troubles_of_set(&world.device, *to).filter(|_| fails));
             }
-            if world.faults > 0 {
-                troubles.push(Trouble::Set(Fault::FdTableFull));
-                let fsm = world.device.fsm();
-                let route = to.known().map(|to| Route::new(fsm.features(), fsm.state(), to));
-                let hops = route.and_then(Result::ok).map_or(0, |route| route.len() as u8);
-                troubles.extend((0..hops).flat_map(|hop| {
-                    [Leaves::Source, Leaves::Error].map(|leaves| {
-                        Trouble::Set(Fault::ArcFails { hop, errno: Errno::EIO, leaves })
-                    })
-                }));
+            Op::CloseFd { .. } => {}
+            Op::Read { .. } if fails => {
+                troubles.extend([Errno::EIO, Errno::EAGAIN].map(Trouble::Errno));
             }
-        } else if world.faults > 0 && !matches!(op, Op::CloseFd { .. }) {
-            troubles.push(Trouble::Errno(Errno::EIO));
-        }
-        if world.faults > 0 && matches!(op, Op::Read { .. }) {
-            troubles.push(Trouble::Errno(Errno::EAGAIN));
+            _ => troubles.extend(fails.then_some(Trouble::Errno(Errno::EIO))),
         }
         troubles
     }
@@ -508,19 +500,19 @@ impl Source {
     }
 }
 
-impl Scene for Source {
+impl Play for Source {
     type World = World;
     type Action = Action;
 
-    fn properties(&self) -> Vec<&'static Property> {
-        self.rules.iter().map(|rule| &rule.property).collect()
+    fn rules(&self) -> &'static [Rule<Judgement<World>>] {
+        self.rules
     }
 
-    fn initial(&self, _judge: &mut Judge<'_>) -> World {
+    fn start(&self) -> World {
         World::new(self.features, self.setting)
     }
 
-    fn actions(&self, world: &World, actions: &mut Vec<Action>) {
+    fn offer(&self, world: &World, actions: &mut Vec<Action>) {
         let mut saver = world.saver;
         match saver.step() {
             Step::Do(op) => {
@@ -530,9 +522,7 @@ impl Scene for Source {
             Step::Send(_) => actions.push(Action::Go(Trouble::None)),
             Step::Call(_) => actions.extend([Action::Go(Trouble::None), Action::Refuse]),
             Step::Decide(decision) => {
-                let all = [Recovery::Abort, Recovery::Restart, Recovery::StopCopy];
-                let open = all.into_iter().filter(|&choice| decision.choices.allow(choice));
-                actions.extend(open.map(Action::Choose));
+                actions.extend(open_choices(decision).map(Action::Choose));
             }
             Step::Wait(wait) if ticks(wait) => {
                 actions.extend([Event::Tick, Event::Reset].map(Action::Event));
@@ -563,31 +553,7 @@ impl Scene for Source {
         }
     }
 
-    fn step(&self, before: &World, action: Action, judge: &mut Judge<'_>) -> World {
-        let (after, did) = self.play(before, action);
-        for (index, rule) in self.rules.iter().enumerate() {
-            if let Some(holds) = (rule.check)(before, &did, &after) {
-                judge.judge(index, holds);
-            }
-        }
-        after
-    }
-
-    fn narrate(&self, actions: &[Action]) -> Vec<String> {
-        let mut world = World::new(self.features, self.setting);
-        let mut lines = Vec::new();
-        for &action in actions {
-            let (after, did) = self.play(&world, action);
-            lines.push(format!("{did}   [{}]", after.device.fsm().state()));
-            world = after;
-        }
-        lines
-    }
-}
-
-impl Source {
-    /// The world after an action, and what was done.
-    pub(crate) fn play(&self, before: &World, action: Action) -> (World, Did) {
+    fn play(&self, before: &World, action: Action) -> (World, Did) {
         let mut world = *before;
         let did = match action {
             Action::GuestReset | Action::HostReset => {
@@ -599,7 +565,7 @@ impl Source {
                 let _reply = world.device.apply(Op::Touch(TOUCH), &mut []);
                 Did::Touched
             }
-            Action::Event(event) => self.tell(&mut world, event),
+            Action::Event(event) => self.happen(&mut world, event),
             Action::Go(_) | Action::Refuse | Action::Choose(_) => self.go(&mut world, action),
         };
         // One that comes inside a SET is not what this SET has shown.
@@ -611,7 +577,13 @@ impl Source {
         (world, did)
     }
 
-    fn tell(&self, world: &mut World, event: Event) -> Did {
+    fn tell(&self, _action: Action, did: &Did, after: &World) -> String {
+        format!("{did}   [{}]", after.device.fsm().state())
+    }
+}
+
+impl Source {
+    fn happen(&self, world: &mut World, event: Event) -> Did {
         if event == Event::Cancel {
             world.ghost.giving_up = Some(0);
             world.ghost.ordered = false;
