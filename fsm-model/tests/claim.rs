@@ -1,0 +1,69 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! Holds specs/settled-claim.md against the models.
+
+#![expect(clippy::expect_used, reason = "helpers of tests may fail them")]
+
+use vfio_fsm_model::{
+    CASES, LOCK_MUTANTS, SLIPS, check_lock_mutant, check_slip, properties, refute, refute_load,
+};
+
+fn rows(heading: &str) -> Vec<Vec<String>> {
+    let page = concat!(env!("CARGO_MANIFEST_DIR"), "/../specs/settled-claim.md");
+    let page = std::fs::read_to_string(page).expect("the page is there");
+    let section = page.split("\n## ").find(|section| section.starts_with(heading));
+    let lines = section.expect("the section is there").lines();
+    let table = lines.filter(|line| line.starts_with('|')).skip(2);
+    let cells = |line: &str| -> Vec<String> {
+        let line = line.trim_matches('|').replace("\\|", "!");
+        line.split('|').map(|cell| cell.trim().replace('!', "|")).collect()
+    };
+    table.map(cells).collect()
+}
+
+fn quoted(cell: &str) -> Vec<&str> {
+    cell.split('`').skip(1).step_by(2).collect()
+}
+
+/// V5, V6, O2: what the page says holds is a property, and what it says breaks one does.
+#[test]
+fn every_assumption_is_needed() {
+    let rows = rows("The assumptions");
+    assert_eq!(rows.len(), 10);
+    let is_property = |id: &str| properties().any(|property| property.id == id);
+    for row in &rows {
+        let [_, with, without] = row.as_slice() else { panic!("{row:?}") };
+        let holds = quoted(with);
+        assert!(holds.iter().all(|id| is_property(id)), "{row:?}");
+        let property = |names: &[&str]| names.get(1).or(holds.first()).copied().map(str::to_owned);
+        match quoted(without).as_slice() {
+            [] => assert!(with.starts_with("not needed"), "{row:?}"),
+            ["O2-without-assumption"] => {
+                let run = refute().run.expect("it is refuted");
+                assert!(without.ends_with(&format!("in {} steps", run.steps.len())), "{row:?}");
+            }
+            ["V9-without-assumption"] => {
+                let run = refute_load().run.expect("it is refuted");
+                assert!(without.ends_with(&format!("in {} steps", run.steps.len())), "{row:?}");
+            }
+            names => {
+                let property = property(names).expect("a property that breaks");
+                let slips = SLIPS.iter().filter(|it| it.slip.slug() == names[0]);
+                let slip = slips.filter(|it| it.property == property).find_map(check_slip);
+                let locks = LOCK_MUTANTS.iter().filter(|it| it.design.slug() == names[0]);
+                let lock = locks.filter(|it| it.property == property).find_map(check_lock_mutant);
+                assert!(slip.or(lock).is_some(), "nothing breaks {property}: {row:?}");
+            }
+        }
+    }
+}
+
+/// The numbers of the page are the committed ones.
+#[test]
+fn the_worlds_are_as_many() {
+    for row in rows("How far it was checked") {
+        let [who, flags, worlds] = row.as_slice() else { panic!("{row:?}") };
+        let case = CASES.iter().find(|it| it.name == who && it.features.to_string() == *flags);
+        let states = case.expect("the case is there").states;
+        assert_eq!(worlds.replace(',', ""), states.to_string(), "{row:?}");
+    }
+}
