@@ -21,6 +21,7 @@
 //! }
 //! ```
 
+pub mod complete;
 pub mod deviation;
 #[cfg(feature = "lab")]
 pub mod lab;
