@@ -26,6 +26,7 @@ pub mod deviation;
 #[cfg(feature = "lab")]
 pub mod lab;
 pub mod migrate;
+pub mod race;
 pub mod replay;
 pub mod report;
 pub mod suite;
