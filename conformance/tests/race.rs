@@ -7,10 +7,12 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::Duration;
 
-use vfio_conform::race::{Order, Plan, order, race, shrink};
+use vfio_conform::race::{Order, Plan, Rules, order, race, shrink};
 use vfio_fsm_core::device::{Device, Memory};
 use vfio_fsm_core::vmm::Port;
 use vfio_fsm_core::{Fd, Features, Op, Reply, State};
+
+const RULES: Rules = Rules::new(Features::ALL);
 
 type Inner = Device<Memory<4>, 32>;
 
@@ -40,7 +42,7 @@ struct Racing(Arc<Shared>, Flaw);
 
 impl Racing {
     fn new(flaw: Flaw) -> Self {
-        let device = Device::new(Features::ALL, Memory::new());
+        let device = Device::new(RULES.features, Memory::new());
         let shared = Shared {
             device: Mutex::new(device),
             copy: Mutex::new(Reply::State(State::Running.into())),
@@ -114,7 +116,7 @@ fn what_is_right_is_explained() {
     for seed in 0..500 {
         let racing = Racing::new(Flaw::None);
         let history = race(vec![racing.clone(), racing.clone(), racing], plan(seed)).unwrap();
-        let order = order(&history, Features::ALL);
+        let order = order(&history, RULES);
         assert_ne!(order, Order::None, "seed {seed}:\n{history}");
     }
 }
@@ -126,14 +128,14 @@ fn what_is_wrong_is_not() {
         let found = (0..5000).find_map(|seed| {
             let racing = Racing::new(flaw);
             let history = race(vec![racing.clone(), racing.clone(), racing], plan(seed)).unwrap();
-            let wrong = order(&history, Features::ALL) == Order::None;
+            let wrong = order(&history, RULES) == Order::None;
             wrong.then_some(history)
         });
         let history = found.unwrap_or_else(|| panic!("{flaw:?} is not found"));
-        let small = shrink(&history, Features::ALL);
+        let small = shrink(&history, RULES);
         println!("{flaw:?}: {} calls of {}:\n{small}", small.0.len(), history.0.len());
         assert!(small.0.len() <= history.0.len());
-        assert_eq!(order(&small, Features::ALL), Order::None);
+        assert_eq!(order(&small, RULES), Order::None);
     }
 }
 

@@ -13,6 +13,7 @@ mod lab;
 mod learn;
 mod migrate;
 mod output;
+mod race;
 mod replay;
 #[cfg(feature = "check")]
 mod run;
@@ -58,6 +59,8 @@ enum Command {
     Complete(complete::Arguments),
     /// Find out from the outside what machine a device is, and where it differs.
     Learn(learn::Arguments),
+    /// Let threads race at a device, and look for an order of their calls that explains every answer.
+    Race(race::Arguments),
     /// Run whole migrations, with a reset or a cancel at every step.
     Migrate(migrate::Arguments),
     #[command(hide = true)]
@@ -105,6 +108,7 @@ fn execute(command: Option<Command>, output: &mut Output) -> Result {
         Some(Command::Replay(arguments)) => replay::run(&arguments, output),
         Some(Command::Complete(arguments)) => complete::run(&arguments, output),
         Some(Command::Learn(arguments)) => learn::run(&arguments, output),
+        Some(Command::Race(arguments)) => race::run(&arguments, output),
         Some(Command::Migrate(arguments)) => migrate::run(&arguments, output),
         Some(Command::MigratePeer(arguments)) => migrate::serve(&arguments),
         #[cfg(feature = "lab")]

@@ -28,14 +28,32 @@ pub enum Order {
     None,
 }
 
+/// What a history is held against.
+#[derive(Clone, Copy, Debug)]
+pub struct Rules {
+    /// The flags of the device.
+    pub features: Features,
+    /// Whether both ends of a stream are taken for the same, for a driver that is known not to tell
+    /// them apart (R32).
+    pub ends_alike: bool,
+}
+
+impl Rules {
+    /// Of a device with these flags, and nothing forgiven.
+    pub const fn new(features: Features) -> Self {
+        Self { features, ends_alike: false }
+    }
+}
+
 /// Look for an order of the calls that explains every answer.
 ///
 /// # Panics
 ///
 /// If there are more than [`MOST_CALLS`] calls.
-pub fn order(history: &History, features: Features) -> Order {
+pub fn order(history: &History, rules: Rules) -> Order {
     assert!(history.0.len() <= MOST_CALLS, "a bit for each call");
-    let mut search = Search { history, before: before(history), seen: HashSet::new() };
+    let features = rules.features;
+    let mut search = Search { history, rules, before: before(history), seen: HashSet::new() };
     let device = Device::new(features, Dictated::default());
     let start = Explained { done: 0, device, names: Vec::new() };
     let mut order = Vec::new();
@@ -54,6 +72,7 @@ fn before(history: &History) -> Vec<u64> {
 
 struct Search<'h> {
     history: &'h History,
+    rules: Rules,
     before: Vec<u64>,
     seen: HashSet<Explained>,
 }
@@ -84,7 +103,7 @@ impl Search<'_> {
                 continue;
             }
             order.push(index);
-            let ways = at.explain(&self.history.0[index], index);
+            let ways = at.explain(&self.history.0[index], index, self.rules);
             if ways.iter().any(|next| self.go(next, order)) {
                 return true;
             }
@@ -96,13 +115,13 @@ impl Search<'_> {
 
 impl Explained {
     /// After this call, in each way in which the device answers it so.
-    fn explain(&self, call: &Call, index: usize) -> Vec<Self> {
+    fn explain(&self, call: &Call, index: usize, rules: Rules) -> Vec<Self> {
         let Some(op) = self.op(call) else { return Vec::new() };
         let ways = ways(call).iter().filter_map(|way| {
             let mut next = self.clone();
             next.done |= 1 << index;
-            let said = next.apply(op.clone(), *way);
-            let agrees = call.reply.as_ref().is_none_or(|seen| agrees(call, &said, seen));
+            let said = next.apply(op, *way);
+            let agrees = call.reply.as_ref().is_none_or(|seen| rules.agree(call, &said, seen));
             if let (Reply::Fd(Some(fd)), Some(Reply::Fd(Some(name)))) = (said, &call.reply) {
                 let place = name.0 as usize;
                 next.names.resize(next.names.len().max(place + 1), None);
@@ -116,7 +135,7 @@ impl Explained {
     /// The op in the device's own numbers; `None` if its data_fd has not been handed out yet.
     fn op(&self, call: &Call) -> Option<Op<u32>> {
         let mut known = true;
-        let op = call.op.clone().map_fd(|name| {
+        let op = call.op.map_fd(|name| {
             let fd = self.names.get(name.0 as usize).copied().flatten();
             known = fd.is_some();
             fd.unwrap_or(name)
@@ -156,22 +175,25 @@ fn ways(call: &Call) -> &'static [Way] {
     }
 }
 
-/// Whether an answer is one of those that are right where the core's device gave this.
-fn agrees(call: &Call, said: &Reply<usize>, seen: &Reply<usize>) -> bool {
-    let dead = [Errno::ENODEV, Errno::EBADF];
-    match (said, seen) {
-        (Reply::Fd(said), Reply::Fd(seen)) => said.is_some() == seen.is_some(),
-        (Reply::Bytes(_), Reply::Bytes(_))
-        | (Reply::Written(_), Reply::Written(_))
-        | (Reply::Info(_), Reply::Info(_))
-        | (Reply::Ready(_), Reply::Ready(_))
-        | (Reply::Size(_), Reply::Size(_)) => true,
-        // Which errno a refused SET or write has is for the other suites.
-        (Reply::Errno(said), Reply::Errno(seen)) => {
-            let refusal = matches!(call.op, Op::SetState { .. } | Op::Write { .. });
-            said == seen || (refusal && !dead.contains(said) && !dead.contains(seen))
+impl Rules {
+    /// Whether an answer is one of those that are right where the core's device gave this.
+    fn agree(self, call: &Call, said: &Reply<usize>, seen: &Reply<usize>) -> bool {
+        let dead = [Errno::ENODEV, Errno::EBADF];
+        match (said, seen) {
+            (Reply::Fd(said), Reply::Fd(seen)) => said.is_some() == seen.is_some(),
+            (Reply::Bytes(_), Reply::Bytes(_))
+            | (Reply::Written(_), Reply::Written(_))
+            | (Reply::Info(_), Reply::Info(_))
+            | (Reply::Ready(_), Reply::Ready(_))
+            | (Reply::Size(_), Reply::Size(_)) => true,
+            (Reply::EndOfStream(_), Reply::EndOfStream(_)) if self.ends_alike => true,
+            // Which errno a refused SET or write has is for the other suites.
+            (Reply::Errno(said), Reply::Errno(seen)) => {
+                let refusal = matches!(call.op, Op::SetState { .. } | Op::Write { .. });
+                said == seen || (refusal && !dead.contains(said) && !dead.contains(seen))
+            }
+            (said, seen) => said == seen,
         }
-        (said, seen) => said == seen,
     }
 }
 

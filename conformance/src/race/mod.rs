@@ -7,18 +7,16 @@ mod linear;
 mod run;
 
 pub use history::{Call, History};
-pub use linear::{MOST_CALLS, Order, order};
+pub use linear::{MOST_CALLS, Order, Rules, order};
 pub use run::{Plan, Stuck, race};
-
-use vfio_fsm_core::Features;
 
 /// The smallest part of a history that cannot be explained either: cut at the end, and without the
 /// calls that only looked and are not needed.
 ///
 /// A call that may have changed something stays. What was never done would have to be made up.
 #[must_use]
-pub fn shrink(history: &History, features: Features) -> History {
-    let is_wrong = |history: &History| order(history, features) == Order::None;
+pub fn shrink(history: &History, rules: Rules) -> History {
+    let is_wrong = |history: &History| order(history, rules) == Order::None;
     let mut ends: Vec<_> = history.0.iter().map(|call| call.ended).collect();
     ends.sort_unstable();
     let cut = ends.into_iter().map(|end| history.until(end)).find(is_wrong);

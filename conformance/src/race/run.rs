@@ -148,8 +148,8 @@ impl<P: Port> Racer<P> {
     fn call(&mut self) {
         let drawn = self.draw();
         let op = match &drawn {
-            Drawn::Device(op) => op.clone().map_fd(|never| match never {}),
-            Drawn::DataFd(name, op) => op.clone().map_fd(|()| *name),
+            Drawn::Device(op) => op.map_fd(|never| match never {}),
+            Drawn::DataFd(name, op) => op.map_fd(|()| *name),
         };
         let place = self.shared.begin(self.thread, op);
         let reply = self.carry_out(drawn);
