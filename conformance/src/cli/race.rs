@@ -41,6 +41,9 @@ pub(crate) struct Arguments {
     /// Take both ends of a stream for the same, for a driver that is known not to tell them apart.
     #[arg(long)]
     ends_alike: bool,
+    /// Begin with the n-th round, counted from 0.
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    from: usize,
     /// One JSON line when a round begins and one for its verdict, as they happen.
     #[arg(long)]
     events: bool,
@@ -143,7 +146,8 @@ pub(crate) fn run(arguments: &Arguments, output: &mut Output) -> Result {
     events.expect(arguments.rounds as usize);
     let mut races = Races::default();
     let started = Instant::now();
-    for (index, seed) in (arguments.seed..).take(arguments.rounds as usize).enumerate() {
+    let rounds = (arguments.seed..).take(arguments.rounds as usize).enumerate();
+    for (index, seed) in rounds.skip(arguments.from) {
         let name = format!("race/{}/seed-{seed}", rules.features.slug());
         events.begin(index, &name)?;
         let plan = Plan {
