@@ -6,3 +6,5 @@
 //! `LOAD_VHCA_STATE` behind [`ArcActions`], and a software firmware to run them on.
 //!
 //! [`ArcActions`]: vfio_fsm_core::device::ArcActions
+
+pub mod layout;
