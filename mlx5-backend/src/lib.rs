@@ -4,3 +4,4 @@
 pub mod bar;
 pub mod command;
 pub mod dma;
+pub mod layout;
