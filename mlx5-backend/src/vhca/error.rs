@@ -13,6 +13,15 @@ pub enum VhcaError {
     /// A firmware command failed.
     #[error(transparent)]
     Command(#[from] CommandError),
+    /// The physical function lacks a capability, or the virtual one does.
+    #[error(
+        "the device lacks the capability {capability}: see to its firmware, to VF_MIGRATION_MODE, \
+         and for migratable to `devlink port function set`"
+    )]
+    Lacks {
+        /// The kernel header's name for it.
+        capability: &'static str,
+    },
     /// There is no memory for the state.
     #[error("memory for the state: {0}")]
     Dma(#[from] DmaError),
@@ -53,6 +62,7 @@ impl VhcaError {
         match self {
             Self::Command(error) => error.errno(),
             Self::Dma(error) => error.errno(),
+            Self::Lacks { .. } => Errno::EOPNOTSUPP,
             Self::Detached => Errno::ENOTCONN,
             Self::ImageTooLong { .. } => Errno::EIO,
             Self::Leftovers { .. } => Errno::EBUSY,

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! The commands of the migration path, one function each.
 
+use std::cell::Cell;
 use std::sync::Arc;
 
 use crate::command::{CommandError, Commands};
@@ -24,6 +25,8 @@ pub(super) struct Hca<C> {
     pub(super) vhca_id: u16,
     /// Whether states are cut into chunks.
     pub(super) chunked: bool,
+    /// How many commands may have changed the VHCA itself.
+    pub(super) changes: Cell<u64>,
 }
 
 /// What QUERY_VHCA_MIGRATION_STATE says, in bytes.
@@ -56,7 +59,13 @@ impl Mkey {
 }
 
 impl<C: Commands> Hca<C> {
+    /// Before each command that may leave the VHCA other than a reset would.
+    fn changes_it(&self) {
+        self.changes.set(self.changes.get() + 1);
+    }
+
     pub(super) fn suspend(&self, half: SuspendOpMod) -> Result<(), CommandError> {
+        self.changes_it();
         let mut input = SuspendVhcaIn::command();
         input.set_op_mod(half).set_vhca_id(self.vhca_id);
         let mut output = SuspendVhcaOut::zeroed();
@@ -64,6 +73,7 @@ impl<C: Commands> Hca<C> {
     }
 
     pub(super) fn resume(&self, half: ResumeOpMod) -> Result<(), CommandError> {
+        self.changes_it();
         let mut input = ResumeVhcaIn::command();
         input.set_op_mod(half).set_vhca_id(self.vhca_id);
         let mut output = ResumeVhcaOut::zeroed();
@@ -89,6 +99,7 @@ impl<C: Commands> Hca<C> {
         mkey: Mkey,
         size: usize,
     ) -> Result<C::Ticket, CommandError> {
+        self.changes_it();
         let mut input = SaveVhcaStateIn::command();
         input
             .set_incremental(mode.incremental)
@@ -100,6 +111,7 @@ impl<C: Commands> Hca<C> {
     }
 
     pub(super) fn load(&self, mkey: Mkey, size: usize) -> Result<(), CommandError> {
+        self.changes_it();
         let mut input = LoadVhcaStateIn::command();
         input.set_vhca_id(self.vhca_id).set_mkey(mkey.key()).set_size(size_field(size));
         let mut output = LoadVhcaStateOut::zeroed();
