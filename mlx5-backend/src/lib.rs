@@ -8,3 +8,6 @@
 //! [`ArcActions`]: vfio_fsm_core::device::ArcActions
 
 pub mod layout;
+pub mod stream;
+#[cfg(feature = "verify")]
+pub mod verify;
