@@ -51,7 +51,7 @@ use crate::vhca::{PendingSave, Vhca, VhcaError};
 use slip::Slip;
 
 pub use function::Function;
-pub use port::NonBlocking;
+pub use port::{NonBlocking, Shared};
 
 /// How many data_fds a process can have open at a time.
 const FDS: usize = 64;

@@ -16,6 +16,15 @@ use super::{Function, Mlx5Device, Wait};
 /// as the uAPI wants (R31).
 pub struct NonBlocking<'a, C: Commands, F>(pub(super) &'a Mlx5Device<C, F>);
 
+/// A handle of one's own to a device that others have handles to, too.
+pub struct Shared<C: Commands, F>(pub Arc<Mlx5Device<C, F>>);
+
+impl<C: Commands, F> Clone for Shared<C, F> {
+    fn clone(&self) -> Self {
+        Self(self.0.clone())
+    }
+}
+
 impl<C: Commands, F: Function> NonBlocking<'_, C, F> {
     /// Do one thing to the device. `buf` is where a read puts its bytes.
     pub fn apply<'b>(&self, op: Op<&[u8]>, buf: &'b mut [u8]) -> Reply<&'b [u8]> {
@@ -39,10 +48,10 @@ impl<C: Commands, F: Function> Port for &Mlx5Device<C, F> {
     }
 }
 
-impl<C: Commands, F: Function> Port for Arc<Mlx5Device<C, F>> {
+impl<C: Commands, F: Function> Port for Shared<C, F> {
     type Fd = Fd;
 
     fn apply<'b>(&mut self, op: Op<&[u8], &Fd>, buf: &'b mut [u8]) -> Reply<&'b [u8]> {
-        Mlx5Device::apply(self, op.map_fd(|fd| *fd), buf)
+        self.0.apply(op.map_fd(|fd| *fd), buf)
     }
 }

@@ -7,7 +7,6 @@ use crate::command::Commands;
 use super::Mlx5Device;
 
 /// One of them.
-#[cfg_attr(not(test), expect(dead_code, reason = "planted by the unit tests alone"))]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Slip {
     /// A reset that finds the state lock taken goes away without leaving its note.

@@ -4,8 +4,9 @@
 //! The rule is that memory outlives its key: as long as a key exists, the firmware may write
 //! through it. What cannot be given back is kept, and given back later (M67).
 
-use crate::command::{CommandError, CommandStatus, Commands};
+use crate::command::{CommandError, Commands};
 use crate::dma::DmaBuffer;
+use crate::layout::CommandStatus::{BadIndex, BadParam, BadRes};
 
 use super::error::VhcaError;
 use super::hca::{Hca, Mkey};
@@ -60,11 +61,10 @@ impl Leftovers {
 
 /// Whether it is no longer there, be it that it never was, or went with the function itself.
 fn is_given_back(destroyed: Result<(), CommandError>) -> bool {
-    use CommandStatus::{BadIndex, BadParameter, BadResource};
     match destroyed {
         Ok(()) | Err(CommandError::Gone) => true,
         Err(CommandError::Status { status, .. }) => {
-            matches!(status, BadIndex | BadParameter | BadResource)
+            matches!(status, BadIndex | BadParam | BadRes)
         }
         Err(_) => false,
     }

@@ -5,6 +5,7 @@ use vfio_fsm_core::Errno;
 
 use crate::command::CommandError;
 use crate::dma::DmaError;
+use crate::stream::StreamError;
 
 /// Why a virtual function cannot be migrated, or not now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -45,8 +46,11 @@ pub enum VhcaError {
         /// How many.
         left: usize,
     },
-    /// The stream is not whole: an image is missing, or a part of it.
-    #[error("the stream ends before its last record does, or has no image at all; begin anew")]
+    /// What was written is not what a device writes.
+    #[error("the stream is refused: {0}")]
+    Stream(#[from] StreamError),
+    /// A stream without its final image, or with no image at all.
+    #[error("the stream ends before there is an image of the device in it; begin anew")]
     Unfinished,
     /// There is no session for this.
     #[error("no {wanted} session is open; SET a state that has one")]
@@ -58,7 +62,7 @@ pub enum VhcaError {
 
 impl VhcaError {
     /// The errno that a driver returns for it.
-    pub const fn errno(self) -> Errno {
+    pub fn errno(self) -> Errno {
         match self {
             Self::Command(error) => error.errno(),
             Self::Dma(error) => error.errno(),
@@ -66,6 +70,7 @@ impl VhcaError {
             Self::Detached => Errno::ENOTCONN,
             Self::ImageTooLong { .. } => Errno::EIO,
             Self::Leftovers { .. } => Errno::EBUSY,
+            Self::Stream(error) => error.errno(),
             Self::Unfinished => Errno::EINVAL,
             Self::NoSession { .. } => Errno::ENODEV,
         }

@@ -198,14 +198,13 @@ impl<C: Commands> Vhca<C> {
     /// that has something to undo when the second fails (M62).
     fn stop_and_copy(&mut self) -> Result<(), NotWalked> {
         self.wait_for_save()?;
-        let saving = saving(&mut self.session)?;
-        if let Some(error) = saving.broken() {
+        if let Some(error) = saving(&mut self.session)?.broken() {
             return Err(error.into());
         }
         let before = self.halt;
         self.halt(Halt::Both)?;
-        let saving = saving(&mut self.session)?;
-        let started = saving.start_final(&self.hca, &mut self.leftovers);
+        let Self { hca, leftovers, session, .. } = self;
+        let started = saving(session).and_then(|saving| saving.start_final(hca, leftovers));
         started.map_err(|error| self.undo(error, before))
     }
 

@@ -2,6 +2,7 @@
 //! One record of the stream on its way to the reader.
 
 use crate::dma::DmaError;
+use crate::stream;
 
 use super::buffer::Buffer;
 
@@ -22,12 +23,13 @@ struct Image {
 impl Record {
     /// How large a buffer the source took for the image of STOP_COPY: a hint for the destination.
     pub(super) fn stop_copy_size(bytes: u64) -> Self {
-        Self { head: stream_head(1, 1, 8, Some(bytes)), image: None, at: 0 }
+        Self { head: stream::stop_copy_size(bytes).to_vec(), image: None, at: 0 }
     }
 
     /// What the firmware wrote into `buffer`. `chunk`: the buffer is one of those for chunks.
     pub(super) fn image(buffer: Buffer, len: usize, chunk: bool) -> Self {
-        let head = stream_head(0, 0, len as u64, None);
+        // No image is longer than its buffer, which a command of 32 bits has filled.
+        let head = stream::fw_data(u32::try_from(len).unwrap_or(u32::MAX)).to_vec();
         Self { head, image: Some(Image { buffer, len, chunk }), at: 0 }
     }
 
@@ -72,13 +74,4 @@ impl Record {
     pub(super) fn into_image(self) -> Option<Buffer> {
         self.image.map(|image| image.buffer)
     }
-}
-
-fn stream_head(flags: u32, tag: u32, size: u64, payload: Option<u64>) -> Vec<u8> {
-    let mut head = Vec::with_capacity(24);
-    head.extend(size.to_le_bytes());
-    head.extend(flags.to_le_bytes());
-    head.extend(tag.to_le_bytes());
-    head.extend(payload.iter().flat_map(|payload| payload.to_le_bytes()));
-    head
 }

@@ -241,7 +241,6 @@ impl<C: Commands> Saving<C> {
             _ => Stage::Broken(error),
         }
     }
-}
 
     fn push(&mut self, record: Record) {
         self.filled += record.len();
