@@ -25,7 +25,7 @@
 //! chunk is filled while the other is read and no thread of ours is needed.
 //!
 //! Sources: the kernel's drivers/vfio/pci/mlx5/main.c and cmd.c (6.12) for which command when;
-//! `tests/arc_commands.rs` holds what is sent here against what that driver sends. Where this does
+//! `tests/arcs/commands.rs` holds what is sent here against what that driver sends. Where this does
 //! something else, that test says what and why.
 
 mod buffer;

@@ -199,9 +199,14 @@ impl<C: Commands> Saving<C> {
         place.extend(record.into_image());
     }
 
-    /// Waits for the SAVE on its way, and takes in what it wrote.
+    /// Waits for the SAVE on its way, and takes in what it wrote. What failed shows in the stage.
     pub(super) fn settle(&mut self) {
-        let Some(Flight { save, buffer, purpose }) = self.flight.take() else { return };
+        let _shows_in_the_stage = self.land();
+    }
+
+    /// The same, and says what came of the SAVE.
+    fn land(&mut self) -> Result<(), VhcaError> {
+        let Some(Flight { save, buffer, purpose }) = self.flight.take() else { return Ok(()) };
         let room = buffer.memory.len();
         let saved = match save.result() {
             Ok(Saved { image, .. }) if image > room => {
@@ -210,10 +215,14 @@ impl<C: Commands> Saving<C> {
             saved => saved.map_err(VhcaError::from),
         };
         match saved {
-            Ok(saved) => self.arrived(saved, buffer, purpose),
+            Ok(saved) => {
+                self.arrived(saved, buffer, purpose);
+                Ok(())
+            }
             Err(error) => {
                 self.spare.push(buffer);
                 self.stage = self.after_failure(error, purpose);
+                Err(error)
             }
         }
     }
@@ -357,10 +366,7 @@ impl<C: Commands> Saving<C> {
         let size = hca.query(incremental)?.required;
         let buffer = self.take_buffer(hca, leftovers, size)?;
         self.start(hca, SaveMode { incremental: false, track: false }, buffer, Purpose::CleanUp)?;
-        let Some(flight) = &self.flight else { return Ok(()) };
-        let result = flight.save.result();
-        self.settle();
-        result.map(drop).map_err(VhcaError::from)
+        self.land()
     }
 
     /// Why there will be no final image, if that is so.
