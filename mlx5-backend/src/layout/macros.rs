@@ -35,7 +35,7 @@ macro_rules! structure {
         ///
         #[doc = concat!("`", $name, "` in the kernel's header, ", $bytes, " bytes.")]
         #[derive(Clone, Copy)]
-        pub struct $View<B = [u8; $bytes]>(B);
+        pub struct $View<B = [u8; $bytes]>(pub(super) B);
 
         impl $View {
             /// The kernel header's name of the structure.
@@ -120,7 +120,7 @@ macro_rules! entry {
     (@ $View:ident, $field:ident, $newer:literal, $at:literal, $bits:literal, $t:ty) => {{
         const { assert!($bits <= <$t as $crate::layout::Value>::BITS, "the type is too narrow") };
         $crate::layout::Field {
-            name: stringify!($field),
+            name: $crate::layout::unraw(stringify!($field)),
             bit_offset: $at,
             bits: $bits,
             newer: $newer,
