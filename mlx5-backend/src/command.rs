@@ -58,6 +58,12 @@ pub enum CommandError {
         /// What the firmware put into the queue entry.
         status: DeliveryStatus,
     },
+    /// The answer is not signed as the firmware was told to sign it.
+    #[error("the answer to {opcode} has a wrong signature; it was changed on its way")]
+    Signature {
+        /// The command.
+        opcode: Opcode,
+    },
     /// The firmware refused it.
     #[error(
         "{opcode} failed: {status}, syndrome {syndrome:#010x}; the vendor knows what \
@@ -111,6 +117,7 @@ impl CommandError {
         match self {
             Self::Delivery { status, .. } => status.errno(),
             Self::Status { status, .. } => status.errno(),
+            Self::Signature { .. } => Errno::EINVAL,
             Self::Timeout { .. } => ETIMEDOUT,
             Self::Gone => Errno::ENOTCONN,
             Self::Dma(error) => error.errno(),

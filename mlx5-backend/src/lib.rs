@@ -5,3 +5,4 @@ pub mod bar;
 pub mod command;
 pub mod dma;
 pub mod layout;
+pub mod queue;
