@@ -126,6 +126,13 @@ impl CommandError {
     }
 }
 
+impl CommandError {
+    /// Whether the firmware may still carry the command out: what it was told of stays its own.
+    pub const fn leaves_open(self) -> bool {
+        matches!(self, Self::Timeout { .. } | Self::Gone)
+    }
+}
+
 const EBADR: Errno = Errno(53);
 const ETIMEDOUT: Errno = Errno(110);
 

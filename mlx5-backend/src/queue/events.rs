@@ -6,7 +6,7 @@
 
 use std::collections::VecDeque;
 
-use parking_lot::Mutex;
+use parking_lot::{Mutex, RwLock};
 
 use super::pages::{Function, Pages, Request};
 use crate::bar::Registers;
@@ -90,7 +90,8 @@ const OTHERS_AND_OBJECTS: [EventType; 6] = [
 /// The memory of an event queue, before and after the firmware knows of it.
 pub(super) struct EventQueue {
     memory: DmaBuffer,
-    number: u8,
+    /// The firmware's, `None` as long as it did not say it.
+    number: Option<u8>,
     doorbell: usize,
     consumed: Mutex<u32>,
 }
@@ -103,7 +104,7 @@ impl EventQueue {
             memory.store(entry * Eqe::BYTES + OWNER, 1)?;
         }
         let doorbell = uar as usize * UAR_BYTES + ARM;
-        Ok(Self { memory, number: 0, doorbell, consumed: Mutex::new(0) })
+        Ok(Self { memory, number: None, doorbell, consumed: Mutex::new(0) })
     }
 
     /// CREATE_EQ for it.
@@ -126,13 +127,15 @@ impl EventQueue {
 
     /// The firmware's number for it.
     pub(super) fn set_number(&mut self, number: u8) {
-        self.number = number;
+        self.number = Some(number);
     }
 
     /// Tells the firmware how far it was read, and asks for an interrupt for the next event.
     fn arm(&self, registers: &impl Registers, consumed: u32) {
-        let index = consumed & 0xff_ffff;
-        registers.write32(self.doorbell, u32::from(self.number) << 24 | index);
+        if let Some(number) = self.number {
+            let index = consumed & 0xff_ffff;
+            registers.write32(self.doorbell, u32::from(number) << 24 | index);
+        }
     }
 
     /// Takes events until there is none, or `handle` wants no more, or each entry was read once.
@@ -165,8 +168,10 @@ impl EventQueue {
 }
 
 /// All event queues of a function, and what came out of them.
+#[derive(Default)]
 pub(super) struct Events {
-    queues: Vec<EventQueue>,
+    /// Those that the firmware knows of. Their memory is its own until it has destroyed them.
+    queues: RwLock<Vec<EventQueue>>,
     log: Mutex<Log>,
 }
 
@@ -177,10 +182,25 @@ struct Log {
 }
 
 impl Events {
-    /// From here on the firmware interrupts for events.
-    pub(super) fn new(queues: Vec<EventQueue>, registers: &impl Registers) -> Self {
-        queues.iter().for_each(|queue| queue.arm(registers, 0));
-        Self { queues, log: Mutex::default() }
+    /// From here on the firmware interrupts for this queue's events.
+    pub(super) fn add(&self, queue: EventQueue, registers: &impl Registers) {
+        queue.arm(registers, 0);
+        self.queues.write().push(queue);
+    }
+
+    /// Keeps the memory of a queue that the firmware may know of.
+    pub(super) fn keep(&self, queue: EventQueue) {
+        self.queues.write().push(queue);
+    }
+
+    /// The numbers of the queues, in the order they were made.
+    pub(super) fn numbers(&self) -> Vec<u8> {
+        self.queues.read().iter().filter_map(|queue| queue.number).collect()
+    }
+
+    /// Forgets a queue that the firmware has forgotten.
+    pub(super) fn remove(&self, number: u8) {
+        self.queues.write().retain(|queue| queue.number != Some(number));
     }
 
     pub(super) fn next(&self) -> Option<Event> {
@@ -194,7 +214,7 @@ impl Events {
     /// Takes what there is. Requests for pages are left in the queue while too many wait: the
     /// firmware then has to wait with more.
     pub(super) fn drain(&self, registers: &impl Registers, pages: &Pages) {
-        for queue in &self.queues {
+        for queue in &*self.queues.read() {
             queue.drain(registers, |event| self.handle(event, pages));
         }
     }

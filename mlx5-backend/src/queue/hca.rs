@@ -3,7 +3,7 @@
 
 use std::fmt;
 
-use super::events::{EventQueue, Events, Kind};
+use super::events::{EventQueue, Kind};
 use super::pages::Function;
 use super::{CommandQueue, Event, EventCounts, GoneCause, Options, QueueError, Ticket};
 use crate::bar::Registers;
@@ -76,7 +76,6 @@ pub struct Hca<R: Registers> {
     queue: CommandQueue<R>,
     stage: Stage,
     uar: Option<u32>,
-    event_queues: Vec<u8>,
     capabilities: Box<QueryHcaCapOut>,
 }
 
@@ -88,7 +87,6 @@ impl<R: Registers> Hca<R> {
             queue,
             stage: Stage::Down,
             uar: None,
-            event_queues: Vec::new(),
             capabilities: Box::new(QueryHcaCapOut::zeroed()),
         };
         hca.enable()?;
@@ -120,12 +118,12 @@ impl<R: Registers> Hca<R> {
 
     /// Something the firmware said, other than about commands and pages.
     pub fn next_event(&self) -> Option<Event> {
-        self.queue.events.get()?.next()
+        self.queue.events.next()
     }
 
     /// How many events there were.
     pub fn event_counts(&self) -> EventCounts {
-        self.queue.events.get().map(Events::counts).unwrap_or_default()
+        self.queue.events.counts()
     }
 
     /// The number of the page of BAR0 with doorbells for queues.
@@ -228,23 +226,29 @@ impl<R: Registers> Hca<R> {
         let uar = page.uar();
         self.uar = Some(uar);
         let object_change = self.capabilities().cmd_hca_cap().adv_virtualization();
-        let mut queues = Vec::new();
         for kind in [Kind::Commands, Kind::Others { object_change }, Kind::Pages] {
-            queues.push(self.open_event_queue(uar, kind)?);
+            self.open_event_queue(uar, kind)?;
         }
-        let events = Events::new(queues, &self.queue.registers);
-        let _ = self.queue.events.set(events);
         Ok(())
     }
 
-    fn open_event_queue(&mut self, uar: u32, kind: Kind) -> Result<EventQueue, HcaError> {
-        let mut queue = EventQueue::new(&self.queue.dma, uar).map_err(CommandError::from)?;
-        let command = queue.create_command(uar, kind).map_err(CommandError::from)?;
+    fn open_event_queue(&self, uar: u32, kind: Kind) -> Result<(), CommandError> {
+        let mut queue = EventQueue::new(&self.queue.dma, uar)?;
+        let command = queue.create_command(uar, kind)?;
         let mut created = CreateEqOut::zeroed();
-        self.queue.execute(command.as_bytes(), created.as_bytes_mut())?;
-        queue.set_number(created.eq_number());
-        self.event_queues.push(created.eq_number());
-        Ok(queue)
+        match self.queue.execute(command.as_bytes(), created.as_bytes_mut()) {
+            Ok(()) => {
+                queue.set_number(created.eq_number());
+                self.queue.events.add(queue, &self.queue.registers);
+                Ok(())
+            }
+            Err(error) => {
+                if error.leaves_open() {
+                    self.queue.events.keep(queue);
+                }
+                Err(error)
+            }
+        }
     }
 
     fn take_down(&mut self) -> Result<(), HcaError> {
@@ -252,7 +256,7 @@ impl<R: Registers> Hca<R> {
         if self.stage > Stage::Down {
             self.queue.wait_until_idle();
             self.close_event_queues(&mut downfall);
-            if self.stage == Stage::Initialised {
+            if self.stage == Stage::Initialised && downfall.goes_on() {
                 downfall.note(self.teardown_hca());
             }
             self.stage = Stage::Down;
@@ -268,10 +272,10 @@ impl<R: Registers> Hca<R> {
     }
 
     fn close_event_queues(&mut self, downfall: &mut Downfall) {
-        while downfall.goes_on()
-            && let Some(number) = self.event_queues.pop()
-        {
-            downfall.note(self.destroy_event_queue(number));
+        for number in self.queue.events.numbers().into_iter().rev() {
+            if downfall.goes_on() {
+                downfall.note(self.destroy_event_queue(number));
+            }
         }
         if downfall.goes_on()
             && let Some(uar) = self.uar.take()
@@ -284,7 +288,9 @@ impl<R: Registers> Hca<R> {
         let mut command = DestroyEqIn::command();
         command.set_eq_number(number);
         let mut output = DestroyEqOut::zeroed();
-        Ok(self.queue.execute(command.as_bytes(), output.as_bytes_mut())?)
+        self.queue.execute(command.as_bytes(), output.as_bytes_mut())?;
+        self.queue.events.remove(number);
+        Ok(())
     }
 
     fn free_uar(&self, uar: u32) -> Result<(), HcaError> {
@@ -325,10 +331,7 @@ struct Downfall {
 impl Downfall {
     fn note(&mut self, done: Result<(), HcaError>) {
         if let Err(error) = done {
-            self.silent |= matches!(
-                error,
-                HcaError::Command(CommandError::Gone | CommandError::Timeout { .. })
-            );
+            self.silent |= matches!(error, HcaError::Command(error) if error.leaves_open());
             self.first.get_or_insert(error);
         }
     }

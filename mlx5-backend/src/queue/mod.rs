@@ -31,7 +31,6 @@ mod pages;
 mod slots;
 
 use std::fmt;
-use std::sync::OnceLock;
 use std::sync::atomic::{Ordering, fence};
 use std::time::{Duration, Instant};
 
@@ -140,7 +139,7 @@ pub struct CommandQueue<R: Registers> {
     /// Something changed for those who wait: a command ended, an entry is free, or all is over.
     changed: Condvar,
     health: Health,
-    events: OnceLock<Events>,
+    events: Events,
     pages: Pages,
 }
 
@@ -189,7 +188,7 @@ impl<R: Registers> CommandQueue<R> {
             slots: Mutex::new(Slots::new(entries)),
             changed: Condvar::new(),
             health: Health::new(options.health_period),
-            events: OnceLock::new(),
+            events: Events::default(),
             pages: Pages::new(options.page_limit),
             registers,
             dma,
@@ -227,7 +226,8 @@ impl<R: Registers> CommandQueue<R> {
     ///
     /// Gives pages if the firmware asked for some, and then waits for the end of MANAGE_PAGES.
     pub fn service(&self) {
-        self.handle_events();
+        self.drain_events();
+        self.serve_pages();
         self.reap(&mut self.slots.lock());
     }
 
@@ -238,12 +238,9 @@ impl<R: Registers> CommandQueue<R> {
         let _ = self.wait(Instant::now() + self.timeout, Lane::Regular, idle);
     }
 
-    /// Handles events, and does what they ask for.
-    fn handle_events(&self) {
-        if let Some(events) = self.events.get() {
-            events.drain(&self.registers, &self.pages);
-            self.serve_pages();
-        }
+    /// Takes the events that there are.
+    fn drain_events(&self) {
+        self.events.drain(&self.registers, &self.pages);
     }
 
     /// Says that there is no firmware any more.
@@ -323,6 +320,9 @@ impl<R: Registers> CommandQueue<R> {
             }
             Some(written.map(|()| slot))
         };
+        // The firmware fails if a queue of events overflows. Each command makes one, and an answer
+        // may be found without it.
+        self.drain_events();
         let placed = self.wait(Instant::now() + self.timeout, lane, place);
         if let Some(command) = command {
             self.recycle(command);
@@ -367,8 +367,9 @@ impl<R: Registers> CommandQueue<R> {
             if late {
                 return Err(Ended::Late);
             }
+            self.drain_events();
             if lane == Lane::Regular {
-                self.handle_events();
+                self.serve_pages();
             }
             if let Some(pause) = backoff.pause() {
                 self.look_alive()?;

@@ -171,9 +171,7 @@ impl<R: Registers> CommandQueue<R> {
         }
         let mut output = ManagePagesOut::zeroed();
         let given = self.execute(input.as_bytes(), output.as_bytes_mut());
-        // Without an answer, they may be the firmware's.
-        let refused = |error| !matches!(error, CommandError::Timeout { .. } | CommandError::Gone);
-        if given.is_err_and(refused) {
+        if given.is_err_and(|error| !error.leaves_open()) {
             self.pages.free(pages.iter().copied());
         }
         given
