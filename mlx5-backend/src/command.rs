@@ -64,6 +64,16 @@ pub enum CommandError {
         /// The command.
         opcode: Opcode,
     },
+    /// The answer is another command's.
+    #[error("the answer to {opcode} has the token {seen}, but {sent} was sent; it is another's")]
+    Token {
+        /// The command.
+        opcode: Opcode,
+        /// The token it was given with.
+        sent: u8,
+        /// The one in the answer.
+        seen: u8,
+    },
     /// The firmware refused it.
     #[error(
         "{opcode} failed: {status}, syndrome {syndrome:#010x}; the vendor knows what \
@@ -117,6 +127,7 @@ impl CommandError {
         match self {
             Self::Delivery { status, .. } => status.errno(),
             Self::Status { status, .. } => status.errno(),
+            Self::Token { .. } => EBADR,
             Self::Signature { .. } => Errno::EINVAL,
             Self::Timeout { .. } => ETIMEDOUT,
             Self::Gone => Errno::ENOTCONN,

@@ -5,4 +5,13 @@ pub mod bar;
 pub mod command;
 pub mod dma;
 pub mod layout;
+#[cfg(feature = "vfio")]
+#[expect(
+    unsafe_code,
+    reason = "a mapping of registers has no safe wrapper that allows for devices"
+)]
+pub mod pf;
 pub mod queue;
+pub mod stream;
+#[cfg(feature = "verify")]
+pub mod verify;

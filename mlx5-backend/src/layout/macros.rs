@@ -30,7 +30,17 @@ macro_rules! structure {
         pub struct $View:ident = $name:literal, $bytes:literal $(, opcode $opcode:ident)? {
             $( $(#[$field_meta:meta])* $field:ident: $kind:ident $args:tt; )*
         }
-    )*) => { $(
+    )*) => {
+        /// Those that are declared here.
+        pub(super) const STRUCTURES: &[$crate::layout::Structure] = &[$(
+            $crate::layout::Structure {
+                name: $View::NAME,
+                bytes: $View::BYTES,
+                fields: $View::FIELDS,
+            },
+        )*];
+
+        $(
         $(#[$meta])*
         ///
         #[doc = concat!("`", $name, "` in the kernel's header, ", $bytes, " bytes.")]
@@ -106,7 +116,8 @@ macro_rules! structure {
                 $crate::layout::debug(f, stringify!($View), $View::FIELDS, self.0.as_ref())
             }
         }
-    )* };
+        )*
+    };
 }
 
 /// A field as [`Field`](super::Field) has it.

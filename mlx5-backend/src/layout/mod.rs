@@ -92,6 +92,44 @@ pub enum LayoutError {
     },
 }
 
+/// A structure by what is in it, for checks and for showing.
+#[derive(Clone, Copy, Debug)]
+pub struct Structure {
+    /// The kernel header's name.
+    pub name: &'static str,
+    /// Its length in bytes, without a tail.
+    pub bytes: usize,
+    /// What is in it, in the order of the offsets.
+    pub fields: &'static [Field],
+}
+
+impl Structure {
+    /// All there are.
+    pub fn all() -> impl Iterator<Item = &'static Self> {
+        let modules = [
+            capability::STRUCTURES,
+            command::STRUCTURES,
+            event::STRUCTURES,
+            function::STRUCTURES,
+            memory::STRUCTURES,
+            tracker::STRUCTURES,
+            transport::STRUCTURES,
+            vhca::STRUCTURES,
+        ];
+        modules.into_iter().flatten()
+    }
+
+    /// The one with this name in the kernel's header.
+    pub fn named(name: &str) -> Option<&'static Self> {
+        Self::all().find(|structure| structure.name == name)
+    }
+
+    /// The entry with this name.
+    pub fn field(&self, name: &str) -> Option<&'static Field> {
+        self.fields.iter().find(|field| field.name == name)
+    }
+}
+
 /// One entry of a structure.
 #[derive(Clone, Copy, Debug)]
 pub struct Field {
@@ -137,7 +175,7 @@ impl Field {
     }
 
     /// The first bit behind it; a tail has no length of its own.
-    const fn end(&self) -> u32 {
+    pub const fn end(&self) -> u32 {
         match self.kind {
             FieldKind::Array { elements } => self.bit_offset + elements * self.bits,
             FieldKind::Tail => self.bit_offset,

@@ -23,6 +23,8 @@ const POOL: usize = 16;
 /// How many blocks at most wait for a command.
 const KEPT: usize = 256;
 
+/// Where the token of a block is.
+const TOKEN: usize = CmdIfBox::BYTES - 3;
 /// What the two signatures of a block are of: all behind the data, and all.
 const CONTROL_SIGNATURE: usize = CmdIfBox::BYTES - 2;
 const SIGNATURE: usize = CmdIfBox::BYTES - 1;
@@ -69,6 +71,17 @@ impl Chain {
             }
         }
         Ok(true)
+    }
+
+    /// A token in one of the blocks that is not this one.
+    pub(super) fn strange_token(&self, token: u8) -> Result<Option<u8>, DmaError> {
+        for block in &self.blocks {
+            let seen = block.memory.load(block.offset + TOKEN)?;
+            if seen != token {
+                return Ok(Some(seen));
+            }
+        }
+        Ok(None)
     }
 
     /// Fills the blocks with what is to be in them: all of each, so that nothing of an earlier

@@ -72,7 +72,7 @@ pub struct Options {
     pub init_timeout: Duration,
     /// How long the firmware's health counter may stand still while somebody waits.
     pub health_period: Duration,
-    /// Whether mailboxes are signed, and the firmware's signatures looked at: `cmdif_checksum`. The
+    /// Whether mailboxes are signed, and the firmware's answers verified: `cmdif_checksum`. The
     /// kernel's driver turns that off.
     pub signatures: bool,
     /// How many bytes of memory the firmware may have from us, in pages of 4096.
@@ -299,7 +299,7 @@ impl<R: Registers> CommandQueue<R> {
         match self.mailboxes.output(room, token, signed) {
             Ok(output) => {
                 let flight = Flight::default();
-                Ok(InFlight { flight, opcode, input, output, output_len })
+                Ok(InFlight { flight, opcode, input, output, output_len, token })
             }
             Err(error) => {
                 self.mailboxes.recycle(input);
@@ -425,10 +425,8 @@ impl<R: Registers> CommandQueue<R> {
         if status != DeliveryStatus::Ok {
             return Err(CommandError::Delivery { opcode, status });
         }
-        if self.options.signatures
-            && !(is_signed(entry.as_bytes()) && command.output.is_signed()?)
-        {
-            return Err(CommandError::Signature { opcode });
+        if self.options.signatures {
+            verify(&entry, command)?;
         }
         let (inline, rest) = output.split_at_mut(output.len().min(INLINE_BYTES));
         inline.copy_from_slice(&entry.command_output_inline_data()[..inline.len()]);
@@ -438,6 +436,19 @@ impl<R: Registers> CommandQueue<R> {
             CommandStatus::Ok => Ok(()),
             status => Err(CommandError::Status { opcode, status, syndrome: header.syndrome() }),
         }
+    }
+}
+
+/// Whether an answer is what was written, and to this command. The kernel's driver does not look at
+/// the token, so a firmware that puts another one there may be about; it is not one that signs.
+fn verify(entry: &CmdQueueEntry, command: &InFlight) -> Result<(), CommandError> {
+    let (opcode, sent) = (command.opcode, command.token);
+    if !is_signed(entry.as_bytes()) || !command.output.is_signed()? {
+        return Err(CommandError::Signature { opcode });
+    }
+    match command.output.strange_token(sent)?.or(Some(entry.token()).filter(|seen| *seen != sent)) {
+        Some(seen) => Err(CommandError::Token { opcode, sent, seen }),
+        None => Ok(()),
     }
 }
 

@@ -35,6 +35,7 @@ pub(super) struct InFlight {
     pub(super) input: Chain,
     pub(super) output: Chain,
     pub(super) output_len: usize,
+    pub(super) token: u8,
 }
 
 /// Who may have which entry.

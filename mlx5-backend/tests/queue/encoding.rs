@@ -147,6 +147,15 @@ fn signatures() {
         assert!(output.iter().all(|byte| *byte == 0x77), "nothing of it is handed on");
     }
 
+    fake.state.lock().spoils = false;
+    for strange in [(1, 0), (0, 1)] {
+        fake.state.lock().strange_tokens = strange;
+        let error = queue.execute(&input, &mut [0; 1500]).unwrap_err();
+        assert!(matches!(error, CommandError::Token { sent, seen, .. } if seen == sent + 1));
+    }
+    fake.state.lock().strange_tokens = (0, 0);
+    queue.execute(&input, &mut [0; 1500]).unwrap();
+
     // Without being asked for, they are neither made nor looked at.
     let (fake, queue) = echo(false);
     fake.state.lock().spoils = true;

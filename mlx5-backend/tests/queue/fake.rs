@@ -78,6 +78,8 @@ pub(crate) struct State {
     pub(crate) signs: bool,
     /// Spoils what it signs.
     pub(crate) spoils: bool,
+    /// Adds this to the tokens of its answers: of the entry, and of the last block.
+    pub(crate) strange_tokens: (u8, u8),
     pub(crate) seen: Vec<Seen>,
     held: HashMap<usize, (u64, Vec<u64>)>,
     pub(crate) event_queues: BTreeMap<u8, EventQueue>,
@@ -116,6 +118,7 @@ impl Fake {
             unplugged: false,
             signs: false,
             spoils: false,
+            strange_tokens: (0, 0),
             seen: Vec::new(),
             held: HashMap::new(),
             event_queues: BTreeMap::new(),
@@ -298,6 +301,9 @@ impl Fake {
             for block in blocks {
                 let mut bytes = [0; 576];
                 self.dma.read(*block, &mut bytes).unwrap();
+                if Some(block) == blocks.last() {
+                    bytes[0x23d] += state.strange_tokens.1;
+                }
                 bytes[0x23e] = !bytes[0x200..0x23e].iter().fold(0, |sum, byte| sum ^ byte);
                 bytes[0x23f] = !bytes[..0x23f].iter().fold(0, |sum, byte| sum ^ byte);
                 self.dma.write(*block, &bytes).unwrap();
@@ -314,6 +320,7 @@ impl Fake {
         let mut entry = [0; 64];
         self.dma.read(at, &mut entry).unwrap();
         let spoilt = if state.spoils { 1 } else { 0 };
+        entry[0x3c] += state.strange_tokens.0;
         entry[0x3d] = 0;
         entry[0x3f] = status << 1;
         entry[0x3d] = !entry.iter().fold(0, |sum, byte| sum ^ byte) ^ spoilt;

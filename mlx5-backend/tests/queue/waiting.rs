@@ -105,7 +105,8 @@ fn gone() {
         fake.set(bar::HEALTH_SYNDROME, 0x0008_0001);
     };
     let stuck = |fake: &Fake| fake.state.lock().alive_for = 0;
-    let cases: [(&dyn Fn(&Fake), GoneCause); 5] = [
+    type Happens<'a> = &'a dyn Fn(&Fake);
+    let cases: [(Happens<'_>, GoneCause); 5] = [
         (&unplugged, GoneCause::Unplugged),
         (&disabled, GoneCause::Interface { state: 1 }),
         (&reset, GoneCause::Interface { state: 7 }),
