@@ -6,6 +6,13 @@ pub mod command;
 pub mod device;
 pub mod dma;
 pub mod layout;
+#[cfg(feature = "vfio")]
+#[expect(
+    unsafe_code,
+    reason = "a mapping of registers has no safe wrapper that allows for devices"
+)]
+pub mod pf;
+pub mod queue;
 pub mod stream;
 mod sync;
 #[cfg(feature = "verify")]
