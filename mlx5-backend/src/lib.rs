@@ -4,3 +4,6 @@
 pub mod bar;
 pub mod command;
 pub mod dma;
+#[cfg(feature = "firmware")]
+pub mod firmware;
+pub mod layout;
