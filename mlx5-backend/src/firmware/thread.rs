@@ -40,7 +40,7 @@ impl Firmware {
 
     fn poll_until(&self, stopped: &AtomicBool) {
         let mut last = Instant::now();
-        let mut idle = 0;
+        let mut idle = 0_u32;
         while !stopped.load(Ordering::Acquire) {
             let passed = last.elapsed().as_micros() as u64;
             last += Duration::from_micros(passed);
@@ -48,11 +48,13 @@ impl Firmware {
                 machine.advance(passed);
                 machine.poll()
             });
-            idle = if busy { 0 } else { idle + 1 };
+            idle = if busy { 0_u32 } else { idle.saturating_add(1) };
             match idle {
                 0..EAGER => thread::yield_now(),
                 _ => {
-                    thread::sleep(LONGEST_SLEEP.min(Duration::from_micros(u64::from(idle / EAGER))))
+                    thread::sleep(
+                        LONGEST_SLEEP.min(Duration::from_micros(u64::from(idle / EAGER))),
+                    );
                 }
             }
         }
