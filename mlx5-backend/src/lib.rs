@@ -5,6 +5,8 @@ pub mod bar;
 pub mod command;
 pub mod device;
 pub mod dma;
+#[cfg(feature = "firmware")]
+pub mod firmware;
 pub mod layout;
 #[cfg(feature = "vfio")]
 #[expect(
