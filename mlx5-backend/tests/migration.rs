@@ -89,7 +89,8 @@ impl Host {
         let firmware = Firmware::new(config, dma.clone()).unwrap();
         let options = Options { signatures: true, ..Options::default() };
         let queue = CommandQueue::new(firmware.clone(), dma, options).unwrap();
-        let (left, device, before) = (AtomicUsize::new(usize::MAX), OnceLock::new(), Mutex::default());
+        let (left, device, before) =
+            (AtomicUsize::new(usize::MAX), OnceLock::new(), Mutex::default());
         let commands = Arc::new(Meddling { queue, left, device, before });
         let pf = Migration::of(&*commands).unwrap();
         assert_eq!(pf.chunks, chunks);
@@ -199,7 +200,7 @@ fn a_vhca_that_changes_is_migrated() {
 /// migration has failed and said so. Device and VHCA agree afterwards, and nothing is left.
 #[test]
 fn a_reset_between_any_two_commands_is_survived_or_said() {
-    let mut seen = [0; 3];
+    let (mut said, mut survived) = (0, 0);
     for chunks in [false, true] {
         for recovery in [Recovery::Abort, Recovery::Restart, Recovery::StopCopy] {
             for nth in 0.. {
@@ -209,21 +210,22 @@ fn a_reset_between_any_two_commands_is_survived_or_said() {
                 from.reset_before(nth);
                 let (saved, stream) = save(&from, recovery);
                 let Some(before) = *from.commands.before.lock().unwrap() else { break };
-                let name = format!("chunks {chunks}, {recovery:?}, before command {nth}: {saved:?}");
+                let name =
+                    format!("chunks {chunks}, {recovery:?}, before command {nth}: {saved:?}");
                 from.agrees();
                 let loaded = load(&to, &stream);
                 if !saved.is_complete() {
                     assert!(!loaded.is_complete(), "{name}: the destination runs all the same");
-                    seen[0] += 1;
+                    said += 1;
                     continue;
                 }
                 assert!(loaded.is_complete(), "{name}: {loaded:?}");
                 let image = to.digest();
                 assert!(image == before || image == from.digest(), "{name}: a mixture");
-                seen[if image == before { 1 } else { 2 }] += 1;
+                survived += 1;
                 to.agrees();
             }
         }
     }
-    assert!(seen.iter().all(|&times| times > 0), "{seen:?}");
+    assert_eq!((said, survived), (44, 52));
 }

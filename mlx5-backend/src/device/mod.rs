@@ -231,7 +231,11 @@ impl<C: Commands, F: Function> Mlx5Device<C, F> {
     }
 
     fn touch(&self, value: u8) -> Result<(), Errno> {
-        if self.open.load(Ordering::Acquire) { self.function.touch(value) } else { Err(Errno::EBADF) }
+        if self.open.load(Ordering::Acquire) {
+            self.function.touch(value)
+        } else {
+            Err(Errno::EBADF)
+        }
     }
 
     fn pay_reset(&self, guarded: &mut Guarded<C>) -> Result<(), Errno> {

@@ -2,6 +2,7 @@
 //! The arcs as firmware commands, on a firmware that does what the test says.
 
 mod commands;
+mod device;
 mod double;
 mod sessions;
 mod undo;
