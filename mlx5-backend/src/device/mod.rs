@@ -191,10 +191,8 @@ impl<C: Commands, F: Function> Mlx5Device<C, F> {
                 return Reply::Errno(errno);
             }
             let reply = guarded.device.apply(Op::SetState { to, fault }, &mut []).map(|_| &[][..]);
-            if reset_inside {
-                if let Err(errno) = self.reset_and_note() {
-                    return Reply::Errno(errno);
-                }
+            if reset_inside && let Err(errno) = self.reset_and_note() {
+                return Reply::Errno(errno);
             }
             reply
         })
