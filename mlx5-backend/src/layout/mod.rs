@@ -25,7 +25,7 @@
 
 pub(crate) mod bits;
 mod capability;
-mod codes;
+pub(crate) mod codes;
 mod command;
 mod event;
 mod function;
