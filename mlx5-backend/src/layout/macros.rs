@@ -246,8 +246,7 @@ macro_rules! setter {
     };
     ($end:literal, $field:ident, field ($at:literal, $bits:literal, $t:ty)) => { pastey::paste! {
         #[doc = concat!(
-            "Sets [`", stringify!($field), "`](Self::", stringify!($field),
-            "); bits above the lowest ", $bits, " are left out."
+            "Sets `", stringify!($field), "`; bits above the lowest ", $bits, " are left out."
         )]
         #[inline]
         pub fn [<set_ $field>](&mut self, value: $t) -> &mut Self {
