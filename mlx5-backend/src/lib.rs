@@ -7,3 +7,6 @@ pub mod dma;
 #[cfg(feature = "firmware")]
 pub mod firmware;
 pub mod layout;
+pub mod stream;
+#[cfg(feature = "verify")]
+pub mod verify;
