@@ -4,6 +4,8 @@
 pub mod bar;
 pub mod command;
 pub mod dma;
+#[cfg(feature = "firmware")]
+pub mod firmware;
 pub mod layout;
 #[cfg(feature = "vfio")]
 #[expect(
