@@ -10,6 +10,7 @@ use std::time::Duration;
 use vfio_fsm_core::Errno;
 
 use crate::dma::{DmaError, DmaSpace};
+use crate::layout::{CommandStatus, DeliveryStatus, LayoutError, Opcode};
 
 /// Gives commands to the firmware of one physical function.
 ///
@@ -48,33 +49,49 @@ pub trait Commands: Send + Sync {
 pub enum CommandError {
     /// It did not get as far as being carried out.
     #[error(
-        "command {opcode:#06x} was not delivered: {status}; driver and firmware do not agree on \
+        "{opcode} was not delivered: {status}; driver and firmware do not agree on \
          the queue"
     )]
     Delivery {
         /// The command.
-        opcode: u16,
+        opcode: Opcode,
         /// What the firmware put into the queue entry.
         status: DeliveryStatus,
     },
+    /// The answer is not signed as the firmware was told to sign it.
+    #[error("the answer to {opcode} has a wrong signature; it was changed on its way")]
+    Signature {
+        /// The command.
+        opcode: Opcode,
+    },
+    /// The answer is another command's.
+    #[error("the answer to {opcode} has the token {seen}, but {sent} was sent; it is another's")]
+    Token {
+        /// The command.
+        opcode: Opcode,
+        /// The token it was given with.
+        sent: u8,
+        /// The one in the answer.
+        seen: u8,
+    },
     /// The firmware refused it.
     #[error(
-        "command {opcode:#06x} failed: {status}, syndrome {syndrome:#010x}; the vendor knows what \
+        "{opcode} failed: {status}, syndrome {syndrome:#010x}; the vendor knows what \
          the syndrome means"
     )]
     Status {
         /// The command.
-        opcode: u16,
+        opcode: Opcode,
         /// Why, in one of a few words.
         status: CommandStatus,
         /// Why, in the firmware's own numbers.
         syndrome: u32,
     },
     /// The firmware did not answer in time. It may still, and until then its memory is kept.
-    #[error("command {opcode:#06x} has no answer after {after:?}; the health buffer may tell why")]
+    #[error("{opcode} has no answer after {after:?}; the health buffer may tell why")]
     Timeout {
         /// The command.
-        opcode: u16,
+        opcode: Opcode,
         /// How long was waited.
         after: Duration,
     },
@@ -84,10 +101,12 @@ pub enum CommandError {
     /// There is no memory to give it with.
     #[error("memory for a command: {0}")]
     Dma(#[from] DmaError),
-    /// Input or output is not one that a command can have.
+    /// Input or output has not the length of the command's structure.
+    #[error(transparent)]
+    Layout(#[from] LayoutError),
+    /// Input or output is not one that any command can have.
     #[error(
-        "a command of {input} bytes with {output} of answer; both are of at least 16, and of at \
-         most {max}"
+        "{input} bytes of command with {output} of answer; both have 8 at least, and at most {max}"
     )]
     Length {
         /// Bytes of input.
@@ -108,110 +127,64 @@ impl CommandError {
         match self {
             Self::Delivery { status, .. } => status.errno(),
             Self::Status { status, .. } => status.errno(),
+            Self::Token { .. } => EBADR,
+            Self::Signature { .. } => Errno::EINVAL,
             Self::Timeout { .. } => ETIMEDOUT,
             Self::Gone => Errno::ENOTCONN,
             Self::Dma(error) => error.errno(),
-            Self::Length { .. } => Errno::EINVAL,
+            Self::Layout(_) | Self::Length { .. } => Errno::EINVAL,
         }
+    }
+}
+
+impl CommandError {
+    /// Whether the firmware may still carry the command out: what it was told of stays its own.
+    pub const fn leaves_open(self) -> bool {
+        matches!(self, Self::Timeout { .. } | Self::Gone)
     }
 }
 
 const EBADR: Errno = Errno(53);
 const ETIMEDOUT: Errno = Errno(110);
 
-macro_rules! statuses {
-    ($(#[$doc:meta])* $name:ident $($variant:ident = $value:literal, $errno:expr, $text:literal;)*) => {
-        $(#[$doc])*
-        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-        #[non_exhaustive]
-        pub enum $name {
-            $(#[doc = concat!("`", stringify!($value), "`: ", $text, ".")] $variant,)*
-            /// One that is not known here.
-            Other(u8),
-        }
-
-        impl $name {
-            /// All that have a name, in the order of their numbers.
-            pub const ALL: &'static [Self] = &[$(Self::$variant,)*];
-
-            /// The errno that the kernel's driver gives for it.
-            pub const fn errno(self) -> Errno {
-                match self {
-                    $(Self::$variant => $errno,)*
-                    Self::Other(_) => Self::OTHER_ERRNO,
-                }
-            }
-
-            /// Its number.
-            pub const fn value(self) -> u8 {
-                match self {
-                    $(Self::$variant => $value,)*
-                    Self::Other(value) => value,
-                }
-            }
-        }
-
-        impl From<u8> for $name {
-            fn from(value: u8) -> Self {
-                match value {
-                    $($value => Self::$variant,)*
-                    _ => Self::Other(value),
-                }
-            }
-        }
-
-        impl std::fmt::Display for $name {
-            fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-                let text = match self {
-                    $(Self::$variant => $text,)*
-                    Self::Other(_) => "unknown status",
-                };
-                write!(f, "{text} ({:#x})", self.value())
-            }
-        }
-    };
-}
-
-statuses! {
-    /// What became of a queue entry: bits [7:1] of its last byte. Zero, delivered, is not one.
-    DeliveryStatus
-    Signature = 0x1, EBADR, "wrong signature";
-    Token = 0x2, EBADR, "wrong token";
-    BadBlock = 0x3, Errno::EFAULT, "wrong mailbox block number";
-    OutputAlignment = 0x4, Errno::EFAULT, "the answer's mailbox is not aligned";
-    InputAlignment = 0x5, Errno::EFAULT, "the input's mailbox is not aligned";
-    Firmware = 0x6, Errno::EIO, "the firmware failed";
-    InputLength = 0x7, Errno::ENOMSG, "wrong input length";
-    OutputLength = 0x8, Errno::ENOMSG, "wrong output length";
-    ReservedNotClear = 0x9, Errno::ENOMSG, "a reserved field is not zero";
-    DescriptorType = 0x10, Errno::ENOMSG, "unknown entry type";
-}
-
 impl DeliveryStatus {
-    const OTHER_ERRNO: Errno = Errno::EINVAL;
-}
-
-statuses! {
-    /// What became of a command: the first byte of its output. Zero, done, is not one.
-    CommandStatus
-    Internal = 0x1, Errno::EIO, "internal error";
-    BadOperation = 0x2, Errno::EINVAL, "bad operation";
-    BadParameter = 0x3, Errno::EINVAL, "bad parameter";
-    BadSystemState = 0x4, Errno::EIO, "bad system state";
-    BadResource = 0x5, Errno::EINVAL, "bad resource";
-    ResourceBusy = 0x6, Errno::EBUSY, "resource busy";
-    NotReady = 0x7, Errno::EAGAIN, "not ready";
-    ExceededLimit = 0x8, Errno::ENOMEM, "a limit is exceeded";
-    BadResourceState = 0x9, Errno::EINVAL, "bad resource state";
-    BadIndex = 0xa, Errno::EINVAL, "bad index";
-    NoResources = 0xf, Errno::EAGAIN, "no resources";
-    BadQpState = 0x10, Errno::EINVAL, "bad QP state";
-    BadPacket = 0x30, Errno::EINVAL, "bad packet";
-    TooManyCqes = 0x40, Errno::EINVAL, "too many outstanding CQEs";
-    BadInputLength = 0x50, Errno::EIO, "bad input length";
-    BadOutputLength = 0x51, Errno::EIO, "bad output length";
+    /// The errno that the kernel's driver gives for it. 0 for delivered.
+    pub const fn errno(self) -> Errno {
+        match self {
+            Self::Ok => Errno(0),
+            Self::Signature | Self::Token => EBADR,
+            Self::BadBlockNumber | Self::BadOutputPointer | Self::BadInputPointer => Errno::EFAULT,
+            Self::FirmwareErr => Errno::EIO,
+            Self::InputLength
+            | Self::OutputLength
+            | Self::ReservedNotClear
+            | Self::DescriptorType => Errno::ENOMSG,
+            Self::Other(_) => Errno::EINVAL,
+        }
+    }
 }
 
 impl CommandStatus {
-    const OTHER_ERRNO: Errno = Errno::EIO;
+    /// The errno that the kernel's driver gives for it. 0 for done.
+    pub const fn errno(self) -> Errno {
+        match self {
+            Self::Ok => Errno(0),
+            Self::BadOp
+            | Self::BadParam
+            | Self::BadRes
+            | Self::BadResState
+            | Self::BadIndex
+            | Self::BadQpState
+            | Self::BadPacket
+            | Self::TooManyCqes => Errno::EINVAL,
+            Self::ResBusy => Errno::EBUSY,
+            Self::NotReady | Self::NoRes => Errno::EAGAIN,
+            Self::Limits => Errno::ENOMEM,
+            Self::InternalErr
+            | Self::BadSysState
+            | Self::BadInputLen
+            | Self::BadOutputLen
+            | Self::Other(_) => Errno::EIO,
+        }
+    }
 }

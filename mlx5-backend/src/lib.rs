@@ -7,6 +7,13 @@ pub mod dma;
 #[cfg(feature = "firmware")]
 pub mod firmware;
 pub mod layout;
+#[cfg(feature = "vfio")]
+#[expect(
+    unsafe_code,
+    reason = "a mapping of registers has no safe wrapper that allows for devices"
+)]
+pub mod pf;
+pub mod queue;
 pub mod stream;
 #[cfg(feature = "verify")]
 pub mod verify;
