@@ -28,6 +28,7 @@ mod property;
 mod protocol;
 mod scene;
 mod session;
+mod system;
 mod world;
 
 pub use case::{CASES, Case, LOCK_CASES, LOCK_MUTANTS, LockClaim, SLIPS, SlipClaim};
@@ -40,6 +41,7 @@ pub use locks::{Design, Lock, LockOrder, lock_order};
 pub use mutant::{MUTANTS, Mutant};
 pub use property::Property;
 pub use session::slip::Slip;
+pub use system::{SYSTEM_CASES, SystemCase, SystemChecked, check_system};
 pub use world::Actor;
 
 /// What must hold, of all models.

@@ -200,8 +200,16 @@ impl<S: Session, A: ArcActions + DeviceData> Member<S, A> {
         matches!(self.verdict(), Some(Verdict::Stuck { .. }))
     }
 
+    /// Whether the session is on its way back, or will be when it is asked.
+    pub(crate) fn aborts(&self) -> bool {
+        let mut session = self.session;
+        session.ask();
+        session.is_aborting()
+    }
+
     /// The session calls a hook: whether that came to anything.
     pub(crate) fn arrive(&mut self, group: &mut Group, index: usize, hook: Hook) -> bool {
+        self.session.ask();
         let arrived = group.arrive(index, hook, self.session.is_aborting()).is_ok();
         // What the group does not keep, the VMM does at once.
         let own = is_own(hook);
@@ -235,14 +243,15 @@ pub(crate) fn may_pass(group: &Group, index: usize, slip: Option<Slip>) -> bool 
 }
 
 /// What a driver of a group does behind each step: tells it who has ended, calls what is `due`, and
-/// takes all back if one has failed. `stays` is whether one that is complete stays in STOP.
+/// takes all back if one has failed. `stays` is whether one that is complete stays in STOP. Says
+/// whether it has told anybody to give up.
 pub(crate) fn keep_order<S: Session, A: ArcActions + DeviceData>(
     group: &mut Group,
     members: &mut [Member<S, A>],
     stays: bool,
     slip: Option<Slip>,
     mut call: impl FnMut(&Group, Hook) -> bool,
-) {
+) -> bool {
     for (index, member) in members.iter_mut().enumerate() {
         if let Some(verdict) = member.verdict().filter(|_| !member.ended) {
             member.ended = true;
@@ -253,13 +262,16 @@ pub(crate) fn keep_order<S: Session, A: ArcActions + DeviceData>(
         let done = call(group, hook);
         group.done(hook, done);
     }
+    let mut told = false;
     if group.is_broken() && slip != Some(Slip::DeafToCancel) {
         for member in members {
             if !core::mem::replace(&mut member.told_to_give_up, true) {
+                told = true;
                 let _refused = member.session.event(Event::Cancel);
                 // One that was complete goes on, and ends once more.
                 member.ended &= member.verdict().is_some();
             }
         }
     }
+    told
 }

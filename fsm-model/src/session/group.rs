@@ -243,7 +243,7 @@ impl Pair {
     fn keep_order(&self, world: &mut World) {
         let World { group, members, halted, .. } = world;
         let stays = self.setting.role == Role::Save(Then::Stop);
-        keep_order(group, members, stays, self.slip, |_, hook| {
+        let _told = keep_order(group, members, stays, self.slip, |_, hook| {
             match hook {
                 Hook::Freeze => *halted = !self.is(Slip::GuestRunsOn),
                 Hook::Thaw => *halted = self.is(Slip::ForgetsThaw),
