@@ -41,7 +41,11 @@ pub use locks::{Design, Lock, LockOrder, lock_order};
 pub use mutant::{MUTANTS, Mutant};
 pub use property::Property;
 pub use session::slip::Slip;
-pub use system::{SYSTEM_CASES, SystemCase, SystemChecked, check_system};
+pub use system::{
+    SYSTEM_CASES, SYSTEM_CLAIMS, SYSTEM_REFUTATIONS, Serialisation, StreamSlip, SystemCase,
+    SystemChecked, SystemClaim, SystemRefutation, SystemRuns, Wrong, check_system,
+    check_system_claim, check_system_runs, refute_system,
+};
 pub use world::Actor;
 
 /// What must hold, of all models.
@@ -51,5 +55,6 @@ pub fn properties() -> impl Iterator<Item = &'static Property> {
     }
     let sessions = of(session::source::RULES).chain(of(session::destination::RULES));
     let level1 = of(property::RULES).chain(sessions).chain(of(session::group::RULES));
-    level1.chain(of(locks::RULES))
+    let system = of(system::System::<1>::RULES).chain([&system::EVERY_RUN_ENDS]);
+    level1.chain(of(locks::RULES)).chain(system)
 }

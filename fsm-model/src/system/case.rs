@@ -2,6 +2,7 @@
 //! What is checked of two machines: the cases with their committed sizes, the slips that the
 //! properties catch, and what is false without an assumption.
 
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::time::{Duration, Instant};
 
 use stateright::{Checker, Model};
@@ -10,11 +11,10 @@ use vfio_fsm_core::Features;
 use super::device::{RECORD, Serialisation};
 use super::rules::{EVERY_RUN_ENDS, is_progress};
 use super::slip::{StreamSlip, Wrong};
-use super::{Action, Left, Pace, Setting, System};
+use super::{Action, Left, Move, Pace, Setting, System, World};
 use crate::case::pick;
 use crate::check::{Failure, First, Run, broken};
 use crate::graph::{Components, Graph};
-use crate::property::Property;
 use crate::scene::{OnScene, Scene, Stage};
 use crate::session::slip::Slip;
 
@@ -111,10 +111,191 @@ pub const SYSTEM_CASES: &[SystemCase] = &[
         true,
         0,
     ),
+    case(
+        "2 devices, full",
+        2,
+        Setting {
+            symmetric: true,
+            ..setting(Left { touches: 1, guest_resets: 1, host_resets: 1, faults: 1, cancels: 1 })
+        },
+        false,
+        0,
+    ),
+    case(
+        "3 devices",
+        3,
+        Setting {
+            symmetric: true,
+            ..setting(Left { touches: 0, guest_resets: 1, host_resets: 0, faults: 0, cancels: 0 })
+        },
+        false,
+        0,
+    ),
 ];
 
+/// A slip between two VMMs, and a property that must catch it.
+#[derive(Clone, Copy, Debug)]
+pub struct SystemClaim {
+    /// The slip.
+    pub wrong: Wrong,
+    /// The id of the property that claims it.
+    pub property: &'static str,
+    case: SystemCase,
+}
+
+/// Claims are made of models, not of their sizes.
+const fn claimed(name: &'static str, devices: usize, setting: Setting) -> SystemCase {
+    case(name, devices, setting, true, 0)
+}
+
+const SOME: Left = Left { touches: 1, guest_resets: 1, host_resets: 1, faults: 1, cancels: 1 };
+
+const ONE: SystemCase = claimed("1 device", 1, Setting { chunk: 2, ..setting(SOME) });
+const TWO: SystemCase = claimed(
+    "2 devices",
+    2,
+    Setting { symmetric: true, ..setting(Left { touches: 1, cancels: 1, ..NOTHING }) },
+);
+const TEARS: SystemCase = claimed(
+    "1 device that tears",
+    1,
+    Setting { chunk: 2, how: Serialisation::Tears, ..setting(SOME) },
+);
+const TWO_TEAR: SystemCase = claimed(
+    "2 devices that tear",
+    2,
+    Setting {
+        chunk: 2,
+        how: Serialisation::Tears,
+        symmetric: true,
+        ..setting(Left { touches: 1, ..NOTHING })
+    },
+);
+/// Nobody gives up, so that only the VMM's own decision ends it.
+const UNDISTURBED: SystemCase = claimed("1 device", 1, setting(NOTHING));
+
+macro_rules! claims {
+    ($($kind:ident $slip:ident with $case:expr => $($property:literal)*;)*) => {
+        &[$($(SystemClaim {
+            wrong: claims!($kind $slip),
+            property: $property,
+            case: $case,
+        },)*)*]
+    };
+    (Session $slip:ident) => { Wrong::Session(Slip::$slip) };
+    (Stream $slip:ident) => { Wrong::Stream(StreamSlip::$slip) };
+}
+
+/// Every slip between two VMMs, and what slips around a session come to there, with the properties
+/// that claim them.
+pub const SYSTEM_CLAIMS: &[SystemClaim] = claims! {
+    Stream IgnoresDiscard with ONE => "system-one-session";
+    Stream ReplaysSession with ONE => "system-one-session";
+    Stream StartsBeforeEnd with ONE => "system-one-session" "system-hands-over-first";
+    Stream StartsUnasked with ONE => "system-hands-over-first";
+    Stream SkipsP2p with TWO => "system-quiet" "system-nothing-lost";
+    Stream SkipsP2p with TWO_TEAR => "system-never-torn";
+    Stream ResumesAfterHandOver with ONE => "system-one-guest";
+    Stream TellsNothing with ONE => "system-goes-on" "system-every-run-ends";
+    Stream ResetsQuietly with ONE => "system-loss-is-said";
+    Stream NeverSwitchesOver with UNDISTURBED => "system-every-run-ends";
+    Session SwapsFd with ONE => "system-one-session";
+    Session SaysRunning with ONE => "system-blank-again" "system-source-goes-on";
+    Session GuestRunsOn with ONE => "system-frozen" "system-nothing-lost" "system-one-guest";
+    Session GuestRunsOn with TEARS => "system-never-torn" "system-as-it-stopped";
+    Session ThawsEarly with ONE => "system-frozen";
+    Session ForgetsThaw with ONE => "system-source-goes-on";
+    Session DeafToCancel with ONE => "system-loud";
+    Session IgnoresGates with TWO => "system-quiet";
+};
+
+/// What is false without one of the assumptions.
+#[derive(Clone, Copy, Debug)]
+pub struct SystemRefutation {
+    /// Its name in reports.
+    pub name: &'static str,
+    /// What is assumed no more.
+    pub without: &'static str,
+    /// The id of the property that does not hold then.
+    pub property: &'static str,
+    wrong: Option<Wrong>,
+    case: SystemCase,
+}
+
+const fn on_one(how: Serialisation) -> Setting {
+    Setting { chunk: 2, how, ..setting(NOTHING) }
+}
+
+/// A guest that is not held back, and touches the device once.
+const fn touched(how: Serialisation) -> SystemCase {
+    let left = Left { touches: 1, ..NOTHING };
+    claimed("1 device", 1, Setting { left, ..on_one(how) })
+}
+
+/// A host that resets the hardware while the driver does not know.
+const fn reset_in_two_parts(how: Serialisation, others: Left) -> Setting {
+    let left = Left { host_resets: 1, ..others };
+    Setting { left, in_two_parts: true, ..on_one(how) }
+}
+
+/// Each of these must be refuted.
+pub const SYSTEM_REFUTATIONS: &[SystemRefutation] = &[
+    SystemRefutation {
+        name: "never-torn-with-a-guest-not-held-back",
+        without: "guest touches are held back in STOP_COPY",
+        property: "system-never-torn",
+        wrong: Some(Wrong::Session(Slip::GuestRunsOn)),
+        case: touched(Serialisation::Tears),
+    },
+    SystemRefutation {
+        name: "never-torn-with-a-host-that-resets",
+        without: "the host resets no hardware whose image is being read",
+        property: "system-never-torn",
+        wrong: None,
+        case: claimed("1 device", 1, reset_in_two_parts(Serialisation::Tears, NOTHING)),
+    },
+    SystemRefutation {
+        name: "nothing-lost-with-a-guest-not-held-back",
+        without: "guest touches are held back in STOP_COPY, where they tear nothing",
+        property: "system-nothing-lost",
+        wrong: Some(Wrong::Session(Slip::GuestRunsOn)),
+        case: touched(Serialisation::Fails),
+    },
+    SystemRefutation {
+        name: "as-it-stopped-with-a-host-that-resets-there",
+        without: "the destination's host resets nothing behind the last look",
+        property: "system-as-it-stopped",
+        wrong: None,
+        case: claimed(
+            "1 device",
+            1,
+            Setting {
+                resets_behind_last_look: true,
+                ..setting(Left { host_resets: 1, ..NOTHING })
+            },
+        ),
+    },
+];
+
+trait OnSystem {
+    type Output;
+
+    fn on<const N: usize>(self, system: System<N>) -> Self::Output;
+}
+
+/// A system is a scene like any other.
+struct AsScene<O>(O);
+
+impl<O: OnScene> OnSystem for AsScene<O> {
+    type Output = O::Output;
+
+    fn on<const N: usize>(self, system: System<N>) -> O::Output {
+        self.0.on(system)
+    }
+}
+
 impl SystemCase {
-    fn with<O: OnScene>(&self, wrong: Option<Wrong>, only: Option<&str>, on: O) -> O::Output {
+    fn with<O: OnSystem>(&self, wrong: Option<Wrong>, only: Option<&str>, on: O) -> O::Output {
         let setting = self.setting;
         match self.devices {
             1 => on.on(System::<1>::new(setting, wrong, pick(System::<1>::RULES, only))),
@@ -124,9 +305,75 @@ impl SystemCase {
     }
 }
 
+/// The run by which the property that claims this slip catches it; `None` if it survives.
+pub fn check_system_claim(claim: &SystemClaim) -> Option<Run> {
+    if claim.property == EVERY_RUN_ENDS.id {
+        return claim.case.with(Some(claim.wrong), Some(""), Ends).trap;
+    }
+    claim.case.with(Some(claim.wrong), Some(claim.property), AsScene(First))
+}
+
+/// The run that breaks the property without the assumption; `None` if none was found, and then
+/// something is wrong.
+pub fn refute_system(refutation: &SystemRefutation) -> Option<Run> {
+    refutation.case.with(refutation.wrong, Some(refutation.property), AsScene(First))
+}
+
+/// How the runs of a case end.
+#[derive(Debug)]
+pub struct SystemRuns {
+    /// Distinct worlds.
+    pub states: usize,
+    /// Steps between them.
+    pub transitions: usize,
+    /// A shortest run to where one need not end, or can go on for ever with more than waiting for
+    /// the switchover; `None` if there is no such place.
+    pub trap: Option<Run>,
+}
+
+/// Whether every run of a case ends: on the whole graph, see
+/// [`Components`](crate::graph::Components).
+pub fn check_system_runs(case: &SystemCase) -> SystemRuns {
+    case.with(None, Some(""), Ends)
+}
+
+struct Ends;
+
+impl OnSystem for Ends {
+    type Output = SystemRuns;
+
+    fn on<const N: usize>(self, system: System<N>) -> SystemRuns {
+        // A world is known by 64 bits, as in stateright.
+        let key = |world: &World<N>| {
+            let mut hasher = DefaultHasher::new();
+            world.hash(&mut hasher);
+            (hasher.finish(), system.is_over(world))
+        };
+        let mut actions = Vec::new();
+        let graph = Graph::explore_by(system.start(), key, |world, found| {
+            system.offer(world, &mut actions);
+            found.extend(actions.drain(..).map(|action| (action, system.next(world, action))));
+        });
+        let mut bad = vec![false; graph.states()];
+        let leads_on = Components::new(&graph, |edge| is_progress(*edge.label));
+        let ends = |&node: &usize| graph.node(node).is_some_and(|&(_, over)| over);
+        let endless = leads_on.bottoms().filter(|nodes| !nodes.iter().any(ends));
+        // To look again, and to find nothing, is the one thing that can be done for ever.
+        let moves = Components::new(&graph, |edge| {
+            !matches!(edge.label, Action::Source(_, Move::Tick) | Action::Destination(_, Move::Tick))
+        });
+        endless.chain(moves.cycles()).flatten().for_each(|&node| bad[node] = true);
+        let trap = graph.shortest_path(|node| bad[node]).map(|path| {
+            let actions: Vec<Action> = path.iter().map(|edge| *edge.label).collect();
+            Run { property: EVERY_RUN_ENDS.id, steps: system.narrate(&actions) }
+        });
+        SystemRuns { states: graph.states(), transitions: graph.transitions(), trap }
+    }
+}
+
 /// Check every property in every world of a case.
 pub fn check_system(case: &'static SystemCase) -> SystemChecked {
-    case.with(None, None, Checking(case))
+    case.with(None, None, AsScene(Checking(case)))
 }
 
 struct Checking(&'static SystemCase);

@@ -56,9 +56,13 @@ use crate::property::{Property, Rule};
 use crate::scene::{Judge, Scene};
 use crate::session::Trouble;
 
-pub use case::{SYSTEM_CASES, SystemCase, SystemChecked, check_system};
+pub use case::{
+    SYSTEM_CASES, SYSTEM_CLAIMS, SYSTEM_REFUTATIONS, SystemCase, SystemChecked, SystemClaim,
+    SystemRefutation, SystemRuns, check_system, check_system_claim, check_system_runs,
+    refute_system,
+};
 pub use device::Serialisation;
-pub(crate) use rules::Judgement;
+pub(crate) use rules::{EVERY_RUN_ENDS, Judgement};
 pub use slip::{StreamSlip, Wrong};
 pub(crate) use world::World;
 
@@ -177,8 +181,7 @@ impl<const N: usize> Scene for System<N> {
                 judge.judge(index, holds);
             }
         }
-        let over = self.is_over(&after);
-        after.forget(&self.start, over);
+        self.forget(&mut after);
         after
     }
 
@@ -187,8 +190,7 @@ impl<const N: usize> Scene for System<N> {
         let mut world = self.start;
         for &action in actions {
             world = self.play(&world, action, Some(&mut lines));
-            let over = self.is_over(&world);
-            world.forget(&self.start, over);
+            self.forget(&mut world);
         }
         lines
     }

@@ -41,6 +41,24 @@ impl<const N: usize> System<N> {
         system
     }
 
+    /// How it begins.
+    pub(super) const fn start(&self) -> World<N> {
+        self.start
+    }
+
+    /// The world after it.
+    pub(super) fn next(&self, before: &World<N>, action: Action) -> World<N> {
+        let mut after = self.play(before, action, None);
+        self.forget(&mut after);
+        after
+    }
+
+    /// Drops what has been judged and can make no difference any more.
+    pub(super) fn forget(&self, world: &mut World<N>) {
+        let over = self.is_over(world);
+        world.forget(&self.start, over);
+    }
+
     fn is(&self, slip: StreamSlip) -> bool {
         self.wrong == Some(Wrong::Stream(slip))
     }
@@ -371,6 +389,10 @@ impl<const N: usize> System<N> {
         let mut buf = [0; RECORD];
         let (op, reply) = hands.carry_out(op, trouble, &mut buf);
         let told = hands.report(&op, reply);
+        let failed_set = matches!((op, reply), (Op::SetState { .. }, Reply::Errno(_)));
+        if failed_set && self.wrong == Some(Wrong::Stream(StreamSlip::ResetsQuietly)) {
+            let _reply = member.device.apply(Op::Reset, &mut []);
+        }
         member.session.ask();
         let _told = member.session.reply(told);
         let state = member.device.fsm().state();

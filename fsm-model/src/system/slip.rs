@@ -18,6 +18,8 @@ slips! { StreamSlip:
     ResumesAfterHandOver = "resumes-after-hand-over",
     /// A destination that has failed does not say so.
     TellsNothing = "tells-nothing",
+    /// Where a SET fails the VMM resets the device itself, and tells nobody (QEMU, Cloud Hypervisor).
+    ResetsQuietly = "resets-quietly",
     /// The VMM never decides for the switchover.
     NeverSwitchesOver = "never-switches-over",
 }
