@@ -13,7 +13,7 @@ use vfio_fsm_core::{Arc, Errno, PrecopyInfo, State};
 /// How a device makes its image in STOP_COPY.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Serialisation {
-    /// All at once, when STOP_COPY begins.
+    /// All at once, by the first read in STOP_COPY.
     Atomic,
     /// All at once, by a command of the firmware that fails if the device is reset before the image
     /// is out: the data_fd gives an error (mlx5).
@@ -42,10 +42,10 @@ pub(super) const RECORD: usize = Memory::<REGISTERS>::RECORD;
 
 /// What a reset of the hardware leaves in a register.
 pub(super) const BLANK: u8 = 0;
-/// What the guest writes: a device that has it is programmed, and may start DMA.
+/// What the guest writes: a device that has it, or another value, is programmed and may start DMA.
 pub(super) const PROGRAMMED: u8 = 1;
-/// What DMA by another device leaves.
-pub(super) const WRITTEN: u8 = 2;
+/// What it writes next, or what DMA by another device leaves.
+const CHANGED: u8 = 2;
 
 /// The record of an image that is read in STOP_COPY.
 const FINAL: u8 = b'F';
@@ -87,6 +87,12 @@ impl Hardware {
 
     pub(super) const fn is_blank(&self) -> bool {
         matches!(self.registers(), [BLANK, BLANK])
+    }
+
+    /// What the next touch writes: never what is there.
+    pub(super) const fn next_value(&self) -> u8 {
+        let [value, _] = self.registers();
+        if value == PROGRAMMED { CHANGED } else { PROGRAMMED }
     }
 
     /// Whether what was written into RESUMING is a whole image.

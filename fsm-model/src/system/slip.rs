@@ -20,6 +20,9 @@ slips! { StreamSlip:
     TellsNothing = "tells-nothing",
     /// Where a SET fails the VMM resets the device itself, and tells nobody (QEMU, Cloud Hypervisor).
     ResetsQuietly = "resets-quietly",
+    /// A destination that gives up takes its device for reset, whether it is or not: what the reset
+    /// answers is lost, and no GET follows (vfio-ioctls, Cloud Hypervisor).
+    BelievesInReset = "believes-in-reset",
     /// The VMM never decides for the switchover.
     NeverSwitchesOver = "never-switches-over",
 }
