@@ -14,6 +14,8 @@ mod output;
 mod replay;
 #[cfg(feature = "check")]
 mod run;
+#[cfg(feature = "check")]
+mod system;
 
 use std::error::Error;
 use std::process::ExitCode;

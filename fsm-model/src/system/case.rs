@@ -89,7 +89,7 @@ pub const SYSTEM_CASES: &[SystemCase] = &[
         "1 device",
         Serialisation::Atomic,
         Left { touches: 1, guest_resets: 2, host_resets: 1, faults: 1, cancels: 1 },
-        0,
+        300_907,
     ),
     case(
         "1 device, any order",
@@ -99,20 +99,20 @@ pub const SYSTEM_CASES: &[SystemCase] = &[
             ..setting(Left { touches: 1, guest_resets: 1, cancels: 1, ..NOTHING })
         },
         true,
-        0,
+        31_954,
     ),
     one(
         "hisi_acc, held back",
         Serialisation::Tears,
         Left { touches: 2, guest_resets: 1, host_resets: 1, faults: 0, cancels: 1 },
-        0,
+        96_091,
     ),
     case(
         "mlx5, host resets",
         1,
         reset_in_two_parts(Serialisation::Fails, Left { touches: 1, guest_resets: 1, ..NOTHING }),
         true,
-        0,
+        15_503,
     ),
     case(
         "2 devices",
@@ -122,14 +122,14 @@ pub const SYSTEM_CASES: &[SystemCase] = &[
             ..setting(Left { touches: 1, guest_resets: 1, cancels: 1, ..NOTHING })
         },
         true,
-        0,
+        197_245,
     ),
     case(
         "1 device, any order, full",
         1,
         Setting { chunk: 2, pace: Pace::Any, ..setting(SOME) },
         false,
-        0,
+        1_782_539,
     ),
     case(
         "2 hisi_acc, held back",
@@ -141,7 +141,7 @@ pub const SYSTEM_CASES: &[SystemCase] = &[
             ..setting(Left { touches: 1, guest_resets: 1, cancels: 1, ..NOTHING })
         },
         false,
-        0,
+        289_992,
     ),
     case("2 devices, full", 2, Setting { symmetric: true, ..setting(SOME) }, false, 0),
     case(
@@ -328,6 +328,11 @@ impl<O: OnScene> OnSystem for AsScene<O> {
 }
 
 impl SystemCase {
+    /// The flags of its devices.
+    pub const fn features(&self) -> Features {
+        self.setting.features
+    }
+
     fn with<O: OnSystem>(&self, wrong: Option<Wrong>, only: Option<&str>, on: O) -> O::Output {
         let setting = self.setting;
         match self.devices {
@@ -432,6 +437,77 @@ impl OnScene for Checking {
             time: started.elapsed(),
             judged: checker.model().judged(),
             failures,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn with(case: &SystemCase, setting: Setting) -> SystemCase {
+        SystemCase { setting, ..*case }
+    }
+
+    struct Count;
+
+    impl OnScene for Count {
+        type Output = (usize, usize);
+
+        fn on<S: Scene>(self, scene: S) -> (usize, usize) {
+            let checker = Stage::new(scene).checker().threads(2).spawn_bfs().join();
+            (checker.unique_state_count(), broken(&checker).count())
+        }
+    }
+
+    fn count(case: &SystemCase) -> (usize, usize) {
+        case.with(None, None, AsScene(Count))
+    }
+
+    /// X2: that devices are alike changes no verdict and no shortest run, and saves at most the
+    /// worlds in which they are named the other way round.
+    #[test]
+    fn symmetry_changes_no_verdict() {
+        for claim in SYSTEM_CLAIMS.iter().filter(|claim| claim.case.setting.symmetric) {
+            let setting = Setting { symmetric: false, ..claim.case.setting };
+            let named = SystemClaim { case: with(&claim.case, setting), ..*claim };
+            let steps = |claim| check_system_claim(claim).map(|run| run.steps.len());
+            assert_eq!(steps(claim), steps(&named), "{} {}", claim.wrong.slug(), claim.property);
+        }
+        for case in SYSTEM_CASES.iter().filter(|case| case.small && case.setting.symmetric) {
+            let named = with(case, Setting { symmetric: false, ..case.setting });
+            let ((alike, broken), (all, broken_then)) = (count(case), count(&named));
+            assert_eq!((broken, broken_then), (0, 0), "{}", case.name);
+            assert!(alike < all && all <= 2 * alike, "{}: {alike} of {all}", case.name);
+        }
+    }
+
+    /// X2: that the destination goes first changes no verdict: what is caught in one is caught in
+    /// the other, and what holds, holds.
+    #[test]
+    fn the_order_of_the_ends_changes_no_verdict() {
+        let left = Left { touches: 1, guest_resets: 1, cancels: 1, ..NOTHING };
+        for claim in SYSTEM_CLAIMS.iter().filter(|claim| claim.case.devices == 1) {
+            let caught = |pace| {
+                let setting = Setting { pace, left, ..claim.case.setting };
+                let claim = SystemClaim { case: with(&claim.case, setting), ..*claim };
+                check_system_claim(&claim).is_some()
+            };
+            let (eager, any) = (caught(Pace::Eager), caught(Pace::Any));
+            assert_eq!(eager, any, "{} {}", claim.wrong.slug(), claim.property);
+        }
+        for refutation in SYSTEM_REFUTATIONS {
+            let setting = Setting { pace: Pace::Any, ..refutation.case.setting };
+            let any = SystemRefutation { case: with(&refutation.case, setting), ..*refutation };
+            assert!(refute_system(&any).is_some(), "{}", refutation.name);
+        }
+    }
+
+    /// X3: the explorer and stateright find as many worlds.
+    #[test]
+    fn both_explorers_count_as_many() {
+        for case in SYSTEM_CASES.iter().filter(|case| case.states < 40_000) {
+            assert_eq!(check_system_runs(case).states, count(case).0, "{}", case.name);
         }
     }
 }
