@@ -6,8 +6,8 @@ use std::fmt;
 
 use serde::Serialize;
 use vfio_fsm_model::{
-    Failure, SYSTEM_CASES, SYSTEM_CLAIMS, SYSTEM_REFUTATIONS, SystemCase, SystemChecked, check_system,
-    check_system_claim, check_system_runs, refute_system,
+    Failure, SYSTEM_CASES, SYSTEM_CLAIMS, SYSTEM_REFUTATIONS, SystemCase, SystemChecked,
+    check_system, check_system_claim, check_system_runs, refute_system,
 };
 
 use super::check::{Caught, Space, claims, judging};
@@ -34,9 +34,9 @@ impl Systems {
         let system_claims = SYSTEM_CLAIMS.iter().map(|claim| {
             Caught::by_run(claim.wrong.slug(), claim.property, check_system_claim(claim))
         });
-        let system_refutations = SYSTEM_REFUTATIONS
-            .iter()
-            .map(|refutation| Caught::by_run(refutation.name, refutation.without, refute_system(refutation)));
+        let system_refutations = SYSTEM_REFUTATIONS.iter().map(|refutation| {
+            Caught::by_run(refutation.name, refutation.without, refute_system(refutation))
+        });
         Self {
             system_spaces: cases(true).map(check).collect(),
             system_claims: system_claims.collect(),
@@ -50,7 +50,8 @@ impl Systems {
 
     pub(super) fn is_good(&self) -> bool {
         let idle = idle(&self.system_spaces);
-        self.system_spaces.iter().all(Space::is_good) && idle.is_empty()
+        self.system_spaces.iter().all(Space::is_good)
+            && idle.is_empty()
             && self.claims().all(Caught::is_caught)
     }
 }

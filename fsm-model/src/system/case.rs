@@ -51,8 +51,7 @@ pub struct SystemChecked {
     pub failures: Vec<Failure>,
 }
 
-const NOTHING: Left =
-    Left { touches: 0, guest_resets: 0, host_resets: 0, faults: 0, cancels: 0 };
+const NOTHING: Left = Left { touches: 0, guest_resets: 0, host_resets: 0, faults: 0, cancels: 0 };
 
 const fn setting(left: Left) -> Setting {
     Setting {
@@ -90,6 +89,12 @@ pub const SYSTEM_CASES: &[SystemCase] = &[
         Serialisation::Atomic,
         Left { touches: 1, guest_resets: 2, host_resets: 1, faults: 1, cancels: 1 },
         300_907,
+    ),
+    one(
+        "1 device, two faults",
+        Serialisation::Atomic,
+        Left { guest_resets: 1, faults: 2, cancels: 1, ..NOTHING },
+        15_360,
     ),
     case(
         "1 device, any order",
@@ -147,10 +152,7 @@ pub const SYSTEM_CASES: &[SystemCase] = &[
     case(
         "3 devices",
         3,
-        Setting {
-            symmetric: true,
-            ..setting(Left { guest_resets: 1, faults: 1, ..NOTHING })
-        },
+        Setting { symmetric: true, ..setting(Left { guest_resets: 1, faults: 1, ..NOTHING }) },
         false,
         0,
     ),
@@ -398,7 +400,10 @@ impl OnSystem for Ends {
         let endless = leads_on.bottoms().filter(|nodes| !nodes.iter().any(ends));
         // To look again, and to find nothing, is the one thing that can be done for ever.
         let moves = Components::new(&graph, |edge| {
-            !matches!(edge.label, Action::Source(_, Move::Tick) | Action::Destination(_, Move::Tick))
+            !matches!(
+                edge.label,
+                Action::Source(_, Move::Tick) | Action::Destination(_, Move::Tick)
+            )
         });
         endless.chain(moves.cycles()).flatten().for_each(|&node| bad[node] = true);
         let trap = graph.shortest_path(|node| bad[node]).map(|path| {

@@ -6,7 +6,6 @@
 //! the registers are read that the image is made of, and what becomes of it if the hardware is
 //! reset meanwhile: what the seed thread says of two drivers.
 
-
 use vfio_fsm_core::device::{ArcActions, ArcFailure, DeviceData, Memory};
 use vfio_fsm_core::{Arc, Errno, PrecopyInfo, State};
 

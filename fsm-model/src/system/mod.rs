@@ -26,9 +26,12 @@
 //!   level 1 has both.
 //! * With [`Pace::Eager`] a destination goes on as long as it can before the source does anything,
 //!   and the first of its devices before the next. The two ends share nothing but streams and
-//!   messages, which wait for as long as it takes: so every run is one of these with its steps in
-//!   another order, and each property speaks of one end, or of the moments at which one end hears of
-//!   the other. [`Pace::Any`] does without, and a test compares the two.
+//!   messages, which wait for as long as it takes: so a run in which they take turns is one of these
+//!   with its steps in another order, and each property speaks of one end, or of the moments at which
+//!   one end hears of the other. What is left out is that a loader hears of somebody else's failure
+//!   in the middle of what it is doing and not behind it; level 1 tells it at every place, and here
+//!   so does a VMM at the destination that gives up. [`Pace::Any`] leaves nothing out, and a test
+//!   compares the verdicts.
 //! * An end at which all sessions have ended in failure has been judged, and is forgotten.
 //! * With [`Setting::symmetric`] the first thing that happens to a device happens to device 0: all
 //!   are alike, no property speaks of one by its number, so every other run is one of these with the
@@ -124,7 +127,10 @@ pub(crate) enum Action {
     /// The guest touches a device.
     Touch(usize),
     /// One device writes to another.
-    Dma { from: usize, to: usize },
+    Dma {
+        from: usize,
+        to: usize,
+    },
     GuestReset(usize),
     /// The host resets a device at the source.
     HostReset(usize),
@@ -133,7 +139,9 @@ pub(crate) enum Action {
     /// The host resets a device at the destination.
     ResetThere(usize),
     /// The VMM at the source, or at the destination, gives up.
-    Cancel { here: bool },
+    Cancel {
+        here: bool,
+    },
     /// All is sent: the destination may start.
     HandOver,
     /// The destination starts.

@@ -417,11 +417,8 @@ impl<const N: usize> System<N> {
         let _told = session.sent();
         tell(log, || format!("source {index}: sends {frame}"));
         let wire = &mut world.wires[index];
-        let packet = Packet {
-            frame,
-            chunk: std::mem::take(&mut wire.read),
-            from: wire.from.take(),
-        };
+        let packet =
+            Packet { frame, chunk: std::mem::take(&mut wire.read), from: wire.from.take() };
         if world.there != There::Working {
             return;
         }
@@ -634,8 +631,7 @@ impl<const N: usize> System<N> {
                 break;
             }
         }
-        let over =
-            |member: &Target| member.verdict().is_some() && member.ended;
+        let over = |member: &Target| member.verdict().is_some() && member.ended;
         let failed = world.to.is_broken() && world.destination.iter().all(over);
         if failed && world.there == There::Working {
             world.there = There::Failed;

@@ -4,12 +4,12 @@
 use vfio_fsm_core::State;
 use vfio_fsm_core::vmm::Guest;
 
+use super::device::Hardware;
 use super::world::{Here, There, World, initiates};
 use super::{Action, Move, System};
 use crate::property::{Property, Rule, rules};
 use crate::session::Trouble;
 use crate::session::around::{Member, Session};
-use super::device::Hardware;
 
 /// One step, to be judged.
 #[derive(Debug)]
@@ -23,7 +23,7 @@ pub(crate) struct Step<'a, const N: usize> {
 /// What a rule says of a step; `None` if it has nothing to say.
 pub(crate) type Judgement<const N: usize> = fn(&Step<'_, N>) -> Option<bool>;
 
-/// Of the whole graph, and not of a step: see [`check_system_runs`](super::check_system_runs).
+/// Of the whole graph, and not of a step: see [`super::check_system_runs`].
 pub(crate) const EVERY_RUN_ENDS: Property = Property {
     id: "system-every-run-ends",
     covers: &["V10"],
@@ -155,7 +155,8 @@ pub(super) const fn is_progress(action: Action) -> bool {
 /// Of one end at which a device is stopped: whether no other can start DMA.
 fn is_quiet<S: Session, const N: usize>(members: &[Member<S, Hardware>; N]) -> Option<bool> {
     let starters = members.iter().filter(|member| initiates(member)).count();
-    let stopped = members.iter().any(Member::is_stopped);
+    // One that is stuck has been given up, and is to be unplugged.
+    let stopped = members.iter().any(|member| member.is_stopped() && !member.is_stuck());
     (stopped && N > 1).then_some(starters == 0)
 }
 

@@ -71,12 +71,8 @@ impl<const N: usize> World<N> {
         let features = setting.features;
         let group = N > 1;
         let phases = group && wrong != Some(Wrong::Stream(StreamSlip::SkipsP2p));
-        let plan = Plan {
-            restarts: setting.restarts,
-            chunk: setting.chunk,
-            group: phases,
-            ..Plan::LIVE
-        };
+        let plan =
+            Plan { restarts: setting.restarts, chunk: setting.chunk, group: phases, ..Plan::LIVE };
         let blank = Device::new(features, Hardware::new(setting.how));
         let mut programmed = blank;
         let _reply = programmed.apply(Op::Touch(PROGRAMMED), &mut []);
