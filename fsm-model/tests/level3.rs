@@ -2,6 +2,8 @@
 //! Level 3 as a test: two machines, every slip between them, what falls without its assumption, and
 //! that every run ends. The large cases are `vfio-conform check --system`.
 
+#![expect(clippy::expect_used, clippy::panic, reason = "helpers of tests may fail them")]
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use vfio_fsm_model::{
