@@ -9,7 +9,8 @@
 //!
 //! That is level 1, at which an op is one step. At level 2 ops are taken apart and meet each other and
 //! the kernel's locks: [`LOCK_CASES`] are its models, and [`LOCK_MUTANTS`] the designs of a driver
-//! that its properties refuse.
+//! that its properties refuse. Level 3 is two machines and the streams between them:
+//! [`SYSTEM_CASES`], [`SYSTEM_CLAIMS`] and [`SYSTEM_REFUTATIONS`].
 //!
 //! What stateright does not do by itself is seen to here: a check that explores nothing passes
 //! there, so [`check`] compares the number of states with the committed one, and [`idle`] names the

@@ -82,7 +82,7 @@ fn every_assumption_of_two_machines_is_needed() {
         match quoted(with).as_slice() {
             [id, cases @ ..] => {
                 let property = properties().any(|property| property.id == *id);
-                let named = cases.iter().all(|name| case(name));
+                let named = cases.iter().all(&case);
                 assert!(property && named || with.starts_with("not needed") && case(id), "{row:?}");
             }
             [] => panic!("{row:?}"),
