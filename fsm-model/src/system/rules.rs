@@ -78,13 +78,13 @@ impl<const N: usize> System<N> {
                 let started = step.after.there == There::Started;
                 (here || there).then_some((!here || held) && !(there && started))
             };
-        "system-one-guest" ["S1"]
+        "system-one-guest" ["V12"]
             "the guest never runs at both ends"
             |step| {
                 let started = step.after.there == There::Started;
                 (started || !step.after.halted).then_some(!started || step.after.halted)
             };
-        "system-hands-over-first" ["S1"]
+        "system-hands-over-first" ["V12"]
             "a destination starts only when every saver is complete and the source has handed over"
             |step| step.starts().then(|| {
                 let complete = |member: &Member<_, _>| {
@@ -92,7 +92,7 @@ impl<const N: usize> System<N> {
                 };
                 step.before.here == Here::HandedOver && step.after.source.iter().all(complete)
             });
-        "system-source-goes-on" ["S2" "V7" "V11"]
+        "system-source-goes-on" ["V13" "V7" "V11"]
             "when all savers have ended without a migration, the guest runs on at the source, and \
              each of its devices is in RUNNING or said to be stuck"
             |step| step.fails_here().then(|| {
@@ -101,14 +101,14 @@ impl<const N: usize> System<N> {
                 let all_stuck = source.iter().all(Member::is_stuck);
                 source.iter().all(home) && (!step.after.halted || all_stuck)
             });
-        "system-loss-is-said" ["S2" "V7"]
+        "system-loss-is-said" ["V13" "V7"]
             "a device that is blank then, and was reset by neither guest nor host, is said to be lost"
             |step| step.fails_here().then(|| (0..N).all(|index| {
                 let member = &step.after.source[index];
                 let lost = member.device.actions().is_blank() && !step.after.lives[index].reset;
                 !lost || member.verdict().is_some_and(|it| it.guest() == Guest::LostByUs)
             }));
-        "system-loud" ["S2" "V10"]
+        "system-loud" ["V13" "V10"]
             "a migration that fails at one end is complete at neither: no session says that it is"
             |step| {
                 let complete = |verdict: Option<vfio_fsm_core::vmm::Verdict>| {
