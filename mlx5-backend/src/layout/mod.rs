@@ -1,0 +1,165 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! The structures of mlx5's command interface: what is where in which command.
+//!
+//! Each structure is a view of bytes, of any kind that can be read or written as a slice:
+//!
+//! ```
+//! use vfio_fsm_mlx5::layout::{SuspendOpMod, SuspendVhcaIn};
+//!
+//! let mut command = SuspendVhcaIn::command();
+//! command.set_op_mod(SuspendOpMod::Responder).set_vhca_id(0x1234);
+//! assert_eq!(command.as_bytes()[..12], [0x01, 0x15, 0, 0, 0, 0, 0, 1, 0, 0, 0x12, 0x34]);
+//!
+//! let seen = SuspendVhcaIn::new(command.as_bytes())?;
+//! assert_eq!(seen.vhca_id(), 0x1234);
+//! # Ok::<(), vfio_fsm_mlx5::layout::LayoutError>(())
+//! ```
+//!
+//! Everything is big endian. Offsets are counted in bits from the most significant bit of the
+//! first byte, as the kernel's `mlx5_ifc.h` counts them, and names are that header's. A structure
+//! that breaks the rules (a field outside, fields that overlap or are out of order, one that crosses
+//! a dword) does not compile. Reserved fields have no accessor.
+//!
+//! Numbers with names, such as [`Opcode`], are enums that keep an unknown number: nothing the
+//! firmware says is lost, and nothing it says is an error here.
+
+pub(crate) mod bits;
+mod codes;
+mod command;
+mod macros;
+mod memory;
+mod vhca;
+
+use std::fmt;
+
+pub use bits::Value;
+pub use codes::{
+    CommandStatus, DeliveryStatus, MigrationState, MkeyAccessMode, Opcode, ResumeOpMod,
+    SuspendOpMod,
+};
+pub use command::{CommandIn, CommandOut};
+pub use memory::{
+    AllocPdIn, AllocPdOut, CreateMkeyIn, CreateMkeyOut, DeallocPdIn, DeallocPdOut, DestroyMkeyIn,
+    DestroyMkeyOut, Mkc,
+};
+pub use vhca::{
+    LoadVhcaStateIn, LoadVhcaStateOut, QueryVhcaMigrationStateIn, QueryVhcaMigrationStateOut,
+    ResumeVhcaIn, ResumeVhcaOut, SaveVhcaStateIn, SaveVhcaStateOut, SuspendVhcaIn, SuspendVhcaOut,
+};
+
+/// Bytes that are not the structure they are to be read as.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
+pub enum LayoutError {
+    /// There are fewer bytes than the structure has.
+    #[error("{name} has {wanted} bytes, but there are only {got}: give the whole structure")]
+    TooShort {
+        /// The kernel header's name of the structure.
+        name: &'static str,
+        /// Its length in bytes.
+        wanted: usize,
+        /// How many bytes were given.
+        got: usize,
+    },
+}
+
+/// One entry of a structure.
+#[derive(Clone, Copy, Debug)]
+pub struct Field {
+    /// The kernel header's name.
+    pub name: &'static str,
+    /// In bits from the most significant bit of the structure's first byte.
+    pub bit_offset: u32,
+    /// The width in bits; of an array or a tail, that of one element.
+    pub bits: u32,
+    /// Whether only a kernel later than the golden file's (6.12) has it.
+    pub newer: bool,
+    /// What it is.
+    pub kind: FieldKind,
+}
+
+/// What an entry of a structure is.
+#[derive(Clone, Copy, Debug)]
+pub enum FieldKind {
+    /// A number, read and written through the structure's accessors.
+    Value {
+        /// Reads it from the structure's bytes.
+        get: fn(&[u8]) -> u64,
+        /// Writes it into the structure's bytes.
+        set: fn(&mut [u8], u64),
+    },
+    /// Several numbers in a row.
+    Array {
+        /// How many.
+        elements: u32,
+    },
+    /// A structure inside this one.
+    View {
+        /// The kernel header's name of it.
+        name: &'static str,
+    },
+    /// As many elements as there are bytes for, behind the structure.
+    Tail,
+}
+
+impl Field {
+    const fn new(name: &'static str, bit_offset: u32, bits: u32, kind: FieldKind) -> Self {
+        Self { name, bit_offset, bits, newer: false, kind }
+    }
+
+    /// The first bit behind it; a tail has no length of its own.
+    const fn end(&self) -> u32 {
+        match self.kind {
+            FieldKind::Array { elements } => self.bit_offset + elements * self.bits,
+            FieldKind::Tail => self.bit_offset,
+            FieldKind::Value { .. } | FieldKind::View { .. } => self.bit_offset + self.bits,
+        }
+    }
+
+    /// Whether the accessors can read it: within one dword, or 64 bits from the start of one.
+    const fn readable(&self) -> bool {
+        let whole = self.bit_offset.is_multiple_of(32) && self.bits == 64;
+        match self.kind {
+            FieldKind::Value { .. } => {
+                self.bits > 0 && self.bit_offset % 32 + self.bits <= 32 || whole
+            }
+            FieldKind::Array { .. } => {
+                matches!(self.bits, 8 | 16 | 32) && self.bit_offset.is_multiple_of(self.bits)
+                    || whole
+            }
+            FieldKind::View { .. } => self.bit_offset.is_multiple_of(32),
+            FieldKind::Tail => matches!(self.bits, 8 | 64 | 128),
+        }
+    }
+}
+
+/// Holds a structure to the rules; run for each when it is compiled.
+const fn check(bytes: usize, fields: &[Field]) {
+    let mut end = 0;
+    let mut i = 0;
+    while i < fields.len() {
+        let field = &fields[i];
+        assert!(field.bit_offset >= end, "a field overlaps the one before, or is out of order");
+        assert!(field.readable(), "a field crosses what can be read at once");
+        end = field.end();
+        assert!(end as usize <= bytes * 8, "a field ends behind the structure");
+        i += 1;
+    }
+}
+
+const fn long_enough(name: &'static str, wanted: usize, got: usize) -> Result<(), LayoutError> {
+    if got < wanted { Err(LayoutError::TooShort { name, wanted, got }) } else { Ok(()) }
+}
+
+/// Shows what is not zero.
+fn debug(f: &mut fmt::Formatter<'_>, name: &str, fields: &[Field], bytes: &[u8]) -> fmt::Result {
+    let mut shown = f.debug_struct(name);
+    for field in fields {
+        if let FieldKind::Value { get, .. } = field.kind {
+            let value = get(bytes);
+            if value != 0 {
+                shown.field(field.name, &format_args!("{value:#x}"));
+            }
+        }
+    }
+    shown.finish_non_exhaustive()
+}
