@@ -5,3 +5,5 @@ pub mod bar;
 pub mod command;
 pub mod dma;
 pub mod layout;
+#[cfg(feature = "verify")]
+pub mod verify;

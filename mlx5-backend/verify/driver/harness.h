@@ -29,7 +29,6 @@ void mlx5_core_read_capabilities(void);
 int mlx5_core_complete(u64 id, int delivery, const void *out, size_t out_size);
 int mlx5_core_notify(unsigned long event);
 void mlx5_core_object_change(u32 id);
-void mlx5_core_cq_event(void);
 
 /* vfio_main.c, between the symbols that are named in src/verify/driver/build.rs */
 long verify_device_feature(struct vfio_device *device, struct vfio_device_feature *feature);

@@ -273,7 +273,7 @@ static void on_device(const struct frame *frame, unsigned char *data, struct rep
 		break;
 	case OP_LOG_STOP:
 		reply->result = do_log(VFIO_DEVICE_FEATURE_SET | VFIO_DEVICE_FEATURE_DMA_LOGGING_STOP,
-				       NULL, 0);
+				       "", 0);
 		break;
 	case OP_LOG_REPORT:
 		reply->result = do_log_report(frame, reply);
@@ -358,9 +358,6 @@ static void serve(const struct frame *frame, unsigned char *data)
 		break;
 	case OP_OBJECT_CHANGE:
 		mlx5_core_object_change((u32)frame->a);
-		break;
-	case OP_CQ_EVENT:
-		mlx5_core_cq_event();
 		break;
 	case OP_STATS:
 		reply.length = sizeof(kernel_stats);

@@ -46,7 +46,6 @@ struct mlx5_core_dev {
 	} priv;
 	struct notifier_block *sriov;
 	struct mlx5_nb *events;
-	struct mlx5_core_cq *cq;
 };
 
 /* The PF belongs to a driver for as long as this process lives. */
@@ -105,6 +104,7 @@ int mlx5_core_destroy_mkey(struct mlx5_core_dev *dev, u32 mkey);
 struct mlx5_uars_page {
 	void __iomem *map;
 	u32 index;
+	u8 doorbell[MLX5_CQ_DOORBELL + 8];
 };
 struct mlx5_uars_page *mlx5_get_uars_page(struct mlx5_core_dev *dev);
 void mlx5_put_uars_page(struct mlx5_core_dev *dev, struct mlx5_uars_page *uar);

@@ -57,7 +57,6 @@ enum {
 	OP_LOG_STOP,
 	OP_LOG_REPORT,	  /* a = iova, b = length, c = page size; payload out = bitmap */
 	OP_OBJECT_CHANGE, /* a = object id: the firmware's event of that name */
-	OP_CQ_EVENT,	  /* a completion event for the tracker's queue */
 	OP_STATS,	  /* payload out = struct stats */
 	OP_FAIL_PAGES,	  /* a = pages that may still be allocated, -1 = no limit */
 };
