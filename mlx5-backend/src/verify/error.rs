@@ -56,14 +56,6 @@ pub enum VerifyError {
         /// What was due.
         due: &'static str,
     },
-    /// A device reached for memory that the driver has not mapped.
-    #[error("a device reaches for {len} bytes at IOVA {iova:#x}, which are not mapped for DMA")]
-    Unmapped {
-        /// Where.
-        iova: u64,
-        /// How many bytes.
-        len: usize,
-    },
     /// A check found what it looks for.
     #[error("{0}")]
     Found(String),

@@ -11,11 +11,13 @@
 extern struct stats kernel_stats;
 extern int kernel_in_interrupt;
 extern bool kernel_fd_table_full;
+extern bool kernel_workers_first;
 extern struct pci_driver *const kernel_pci_driver;
 
 void kernel_pages_init(size_t count);
 void kernel_pages_limit(int64_t left);
 void kernel_settle(void);
+void kernel_let_workers_run(void);
 struct file *kernel_file(int64_t fd);
 int kernel_close(int64_t fd);
 

@@ -127,6 +127,8 @@ int harness_wait(const char *what, bool interruptible)
 	free(data);
 	if (frame.a && !interruptible)
 		kernel_fatal("%s will never come, and no signal ends the wait", what);
+	if (kernel_workers_first)
+		kernel_let_workers_run();
 	return (int)frame.a;
 }
 
@@ -244,8 +246,9 @@ static int64_t do_log_report(const struct frame *frame, struct reply *reply)
 		      sizeof(report));
 }
 
-static int64_t do_probe(void)
+static int64_t do_probe(const struct frame *frame)
 {
+	kernel_workers_first = frame->a;
 	mlx5_core_read_capabilities();
 	return kernel_pci_driver->probe(&function, kernel_pci_driver->id_table);
 }
@@ -338,7 +341,7 @@ static void serve(const struct frame *frame, unsigned char *data)
 	depth++;
 	switch (frame->kind) {
 	case OP_PROBE:
-		reply.result = do_probe();
+		reply.result = do_probe(frame);
 		break;
 	case OP_READ:
 	case OP_WRITE:

@@ -6,6 +6,7 @@
 #include "harness.h"
 #include "wire.h"
 
+#include <setjmp.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -48,6 +49,10 @@ void kernel_fatal(const char *format, ...)
 static int spinning;
 int kernel_in_interrupt;
 
+/* A worker that has run into a lock which is held; it has done nothing yet, so it can begin anew. */
+static jmp_buf worker_waits;
+static bool worker_is_fresh;
+
 void kernel_might_sleep(const char *what)
 {
 	if (spinning)
@@ -71,6 +76,9 @@ void mutex_destroy(struct mutex *lock)
 void mutex_lock(struct mutex *lock)
 {
 	kernel_might_sleep("mutex_lock()");
+	if (lock->ready && lock->held && worker_is_fresh)
+		longjmp(worker_waits, 1);
+	worker_is_fresh = false;
 	if (!mutex_trylock(lock))
 		kernel_fatal("mutex_lock() of a mutex that the blocked op below holds");
 }
@@ -122,23 +130,50 @@ void spin_unlock(spinlock_t *lock)
 /* ---- Waiting and work ---- */
 
 static struct list_head queued = { &queued, &queued };
-static bool working;
+static struct work_struct *working;
+bool kernel_workers_first;
 
-static bool run_one(void)
+static void enqueue(struct work_struct *work, bool at_the_end)
 {
-	struct work_struct *work;
+	work->queued = true;
+	kernel_stats.work++;
+	if (at_the_end)
+		list_add_tail(&work->item, &queued);
+	else
+		list_add(&work->item, &queued);
+}
 
-	if (working || list_empty(&queued))
-		return false;
-	work = list_first_entry(&queued, struct work_struct, item);
+static void dequeue(struct work_struct *work)
+{
 	list_del_init(&work->item);
 	work->queued = false;
 	kernel_stats.work--;
-	working = true;
+}
+
+static bool run_one(void)
+{
+	if (working || list_empty(&queued))
+		return false;
+	working = list_first_entry(&queued, struct work_struct, item);
+	dequeue(working);
+	if (setjmp(worker_waits)) {
+		worker_is_fresh = false;
+		enqueue(working, false);
+		working = NULL;
+		return false;
+	}
+	worker_is_fresh = true;
 	/* The item may free itself. */
-	work->function(work);
-	working = false;
+	working->function(working);
+	worker_is_fresh = false;
+	working = NULL;
 	return true;
+}
+
+void kernel_let_workers_run(void)
+{
+	while (run_one())
+		;
 }
 
 int kernel_block(const char *what, bool interruptible)
@@ -169,8 +204,7 @@ struct workqueue_struct *alloc_ordered_workqueue(const char *name, unsigned int 
 
 void destroy_workqueue(struct workqueue_struct *queue)
 {
-	while (run_one())
-		;
+	kernel_let_workers_run();
 	kfree(queue);
 }
 
@@ -180,9 +214,7 @@ bool queue_work(struct workqueue_struct *queue, struct work_struct *work)
 		kernel_fatal("queue_work() of work or a queue that is not initialised");
 	if (work->queued)
 		return false;
-	work->queued = true;
-	kernel_stats.work++;
-	list_add_tail(&work->item, &queued);
+	enqueue(work, true);
 	return true;
 }
 
@@ -191,9 +223,7 @@ bool cancel_work_sync(struct work_struct *work)
 	kernel_might_sleep("cancel_work_sync()");
 	if (!work->queued)
 		return false;
-	list_del_init(&work->item);
-	work->queued = false;
-	kernel_stats.work--;
+	dequeue(work);
 	return true;
 }
 

@@ -251,22 +251,25 @@ static inline bool refcount_dec_and_test(refcount_t *refs)
 
 /*
  * Waiting. kernel_block() lets something happen, a work item or whatever the tester does next, and
- * says -ERESTARTSYS if a signal ends the wait. A waker needs to do nothing: who waits looks again
- * after each event.
+ * says -ERESTARTSYS if a signal ends the wait. Who waits in a queue looks again only when somebody
+ * has woken the queue, so that a wake-up which is forgotten is missed.
  */
 int kernel_block(const char *what, bool interruptible);
 typedef struct wait_queue_head {
-	int unused;
+	unsigned int woken;
 } wait_queue_head_t;
 typedef struct {
 	int unused;
 } wait_queue_entry_t;
-#define init_waitqueue_head(queue) ((queue)->unused = 0)
-#define wake_up_interruptible(queue) ((void)(queue))
+#define init_waitqueue_head(queue) ((queue)->woken = 0)
+#define wake_up_interruptible(queue) ((void)(queue)->woken++)
 #define wait_event_interruptible(queue, condition) ({ \
 	int ended_ = 0; \
-	while (!ended_ && !(condition)) \
-		ended_ = kernel_block(#condition, true); \
+	while (!ended_ && !(condition)) { \
+		unsigned int seen_ = (queue).woken; \
+		while (!ended_ && (queue).woken == seen_) \
+			ended_ = kernel_block(#condition, true); \
+	} \
 	ended_; \
 })
 struct completion {
@@ -285,9 +288,10 @@ int kernel_wait_for(struct completion *it, bool interruptible);
 #define wait_for_completion(it) ((void)kernel_wait_for(it, false))
 
 /*
- * Work. One ordered queue; an item runs when an op ends or blocks, never within another item. An
- * item that is queued already is not queued again. An item that wants a lock which the blocked op
- * holds would wait for it: here that is fatal, and does not happen with this driver.
+ * Work. One ordered queue; an item runs when an op ends or blocks, never within another item. One
+ * that is queued already is not queued again, and one that begins by waiting for a lock begins anew
+ * when the lock is free. Whether a worker comes before who waits for an event, when both can go on,
+ * is the tester's choice: kernel_workers_first.
  */
 struct work_struct {
 	struct list_head item;

@@ -37,7 +37,7 @@ enum {
 };
 
 enum {
-	OP_PROBE = FRAME_OP, /* a = 1: no adv_virtualization etc. comes from the firmware's answers */
+	OP_PROBE = FRAME_OP, /* a = 1: workers come before who waits */
 	OP_REMOVE,
 	OP_OPEN,
 	OP_CLOSE,

@@ -3,11 +3,12 @@
 
 use std::fs::File;
 use std::io;
+use std::ops::Range;
 use std::os::unix::fs::FileExt;
 
 use nix::sys::memfd::{MFdFlags, memfd_create};
 
-use crate::verify::VerifyError;
+use crate::dma::DmaError;
 
 const PAGE: u64 = 4096;
 
@@ -28,11 +29,16 @@ pub struct Arena {
 }
 
 impl Arena {
-    pub(super) fn new(pages: u64) -> io::Result<Self> {
+    /// As many pages of 4096 bytes. What is not used takes no memory.
+    pub fn new(pages: u64) -> io::Result<Self> {
         let memory = File::from(memfd_create("mlx5-driver", MFdFlags::MFD_CLOEXEC)?);
         let arena = Self { memory, pages };
         arena.memory.set_len(arena.table() + pages * PAGE)?;
         Ok(arena)
+    }
+
+    pub(super) const fn pages(&self) -> u64 {
+        self.pages
     }
 
     pub(super) fn file(&self) -> io::Result<File> {
@@ -45,15 +51,15 @@ impl Arena {
     }
 
     /// The device reads.
-    pub fn read(&self, iova: u64, bytes: &mut [u8]) -> Result<(), VerifyError> {
+    pub fn read(&self, iova: u64, bytes: &mut [u8]) -> Result<(), DmaError> {
         let at = self.reach(iova, bytes.len())?;
-        self.memory.read_exact_at(bytes, at).map_err(VerifyError::Process)
+        self.memory.read_exact_at(bytes, at).map_err(unmapped(iova, bytes.len()))
     }
 
     /// The device writes.
-    pub fn write(&self, iova: u64, bytes: &[u8]) -> Result<(), VerifyError> {
+    pub fn write(&self, iova: u64, bytes: &[u8]) -> Result<(), DmaError> {
         let at = self.reach(iova, bytes.len())?;
-        self.memory.write_all_at(bytes, at).map_err(VerifyError::Process)
+        self.memory.write_all_at(bytes, at).map_err(unmapped(iova, bytes.len()))
     }
 
     /// Bytes of the table before the pages.
@@ -62,20 +68,27 @@ impl Arena {
     }
 
     /// Where in the file this range is, if all of it is mapped.
-    fn reach(&self, iova: u64, len: usize) -> Result<u64, VerifyError> {
-        let unmapped = || VerifyError::Unmapped { iova, len };
-        let first = iova.checked_sub(FIRST_IOVA).ok_or_else(unmapped)?;
-        let end = first.checked_add(len as u64).ok_or_else(unmapped)?;
-        if end > self.pages * PAGE {
-            return Err(unmapped());
-        }
-        for page in first / PAGE..end.div_ceil(PAGE) {
-            let mut state = [0; 4];
-            self.memory.read_exact_at(&mut state, page * 4).map_err(VerifyError::Process)?;
-            if u32::from_ne_bytes(state) < MAPPED {
-                return Err(unmapped());
-            }
+    fn reach(&self, iova: u64, len: usize) -> Result<u64, DmaError> {
+        let unmapped = DmaError::Unmapped { iova, len: len as u64 };
+        let first = iova.checked_sub(FIRST_IOVA).ok_or(unmapped)?;
+        let end = first.checked_add(len as u64).ok_or(unmapped)?;
+        if end > self.pages * PAGE || !self.is_mapped(first / PAGE..end.div_ceil(PAGE)) {
+            return Err(unmapped);
         }
         Ok(self.table() + first)
     }
+
+    fn is_mapped(&self, pages: Range<u64>) -> bool {
+        let mut states = vec![0; 4 * (pages.end - pages.start) as usize];
+        let mapped = |state: &[u8]| {
+            state.try_into().is_ok_and(|state| u32::from_ne_bytes(state) >= MAPPED)
+        };
+        self.memory.read_exact_at(&mut states, pages.start * 4).is_ok()
+            && states.chunks_exact(4).all(mapped)
+    }
+}
+
+/// A file that is shorter than it was made, which nobody does.
+fn unmapped(iova: u64, len: usize) -> impl FnOnce(io::Error) -> DmaError {
+    move |_| DmaError::Unmapped { iova, len: len as u64 }
 }

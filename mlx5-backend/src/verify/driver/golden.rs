@@ -6,151 +6,12 @@ use std::fmt::Write as _;
 
 use vfio_fsm_core::{Errno, Fd, Op, RawState, Reply, State};
 
-use super::{
-    Arena, Built, CommandFailed, Completion, Firmware, Given, LinuxDriver, Options,
-};
+use super::{Arena, Built, Completion, Failure, Given, LinuxDriver, Options, Scripted};
 use crate::layout::{CommandStatus, Opcode};
 use crate::verify::VerifyError;
 
-/// What the VF is called by the firmware.
-const VHCA_ID: u16 = 0x1234;
-/// A full image, and the buffer it asks for.
-const FULL: (u32, u32) = (9999, 10_000);
-/// What has changed since.
-const CHANGED: (u32, u32) = (4999, 5000);
-/// In chunk mode: the whole, and what each chunk asks for. The image ends in the third chunk.
-const CHUNKED_TOTAL: u64 = 20_000_000;
-const CHUNK: u32 = 8 << 20;
-const CHUNKS: u32 = 3;
-
-/// A firmware without memory of its own: every full image has 9999 bytes, every other 4999, all of
-/// them what the pages held before.
-#[derive(Clone, Debug, Default)]
-struct Scripted {
-    chunk_mode: bool,
-    /// PDs and memory keys are counted together.
-    last_name: u32,
-    queue_pairs: u32,
-    chunks_saved: u32,
-    refuse: Option<(Opcode, CommandStatus)>,
-}
-
-impl Scripted {
-    fn capability(&self, op_mod: u16, output: &mut [u8]) {
-        let Some(union) = output.get_mut(0x10..) else { return };
-        let mut set = |byte: usize, bits: u8| {
-            if let Some(byte) = union.get_mut(byte) {
-                *byte |= bits;
-            }
-        };
-        match op_mod >> 1 {
-            // migration, hca_cap_2, adv_virtualization, vhca_id
-            0 => {
-                set(0xd1, 1 << 2);
-                set(4, 1 << 7);
-                set(0xaf, 1 << 6);
-                let [high, low] = VHCA_ID.to_be_bytes();
-                set(6, high);
-                set(7, low);
-            }
-            // migratable, migration_multi_load, migration_tracking_state, migration_in_chunks
-            0x20 => {
-                set(0x10, 1 << 7);
-                set(0x19, 3 << 6);
-                set(0x1a, u8::from(self.chunk_mode) << 7);
-            }
-            // pg_track: one object of 128 ranges, address spaces from 2^12 to 2^52, messages from
-            // 2^12 to 2^18, pages of 2^12
-            0x26 => {
-                for (byte, bits) in [1, 128, 12, 52, 12, 18, 12, 12].into_iter().enumerate() {
-                    set(byte, bits);
-                }
-            }
-            _ => {}
-        }
-    }
-
-    fn name(&mut self) -> u32 {
-        self.last_name += 1;
-        self.last_name
-    }
-
-    /// Two: the driver's, and the firmware's.
-    fn queue_pair(&mut self) -> u32 {
-        self.queue_pairs += 1;
-        if self.queue_pairs == 2 { 0xab_cdef } else { self.queue_pairs }
-    }
-
-    fn query(&mut self, incremental: bool, output: &mut [u8]) {
-        let (_, asked) = if incremental { CHANGED } else { FULL };
-        let (asked, total) = match self.chunk_mode {
-            true => (asked, CHUNKED_TOTAL),
-            false => (asked, 0),
-        };
-        put(output, 0x10, &asked.to_be_bytes());
-        put(output, 0x18, &total.to_be_bytes());
-    }
-
-    fn save(&mut self, [incremental, track]: [bool; 2], size: u32, output: &mut [u8]) {
-        let (actual, next) = match (self.chunk_mode && size == CHUNK && !track, incremental) {
-            (true, _) => {
-                self.chunks_saved += 1;
-                let last = self.chunks_saved == CHUNKS;
-                self.chunks_saved %= CHUNKS;
-                if last { (FULL.0, 0) } else { (CHUNK, CHUNK) }
-            }
-            (false, false) => (FULL.0, 0),
-            (false, true) => (CHANGED.0, 0),
-        };
-        put(output, 0x8, &actual.to_be_bytes());
-        put(output, 0xc, &next.to_be_bytes());
-    }
-}
-
-fn put(output: &mut [u8], at: usize, bytes: &[u8]) {
-    if let Some(place) = output.get_mut(at..at + bytes.len()) {
-        place.copy_from_slice(bytes);
-    }
-}
-
-impl Firmware for Scripted {
-    fn command(
-        &mut self,
-        input: &[u8],
-        output: &mut [u8],
-        _memory: &Arena,
-    ) -> Result<(), CommandFailed> {
-        let given = Given { input: input.to_owned(), output: Vec::new(), asynchronous: false };
-        let opcode = Opcode::from(given.opcode());
-        if let Some((refused, status)) = self.refuse
-            && refused == opcode
-        {
-            self.refuse = None;
-            put(output, 0, &[u8::from(status)]);
-            return Ok(());
-        }
-        let flags = input.get(8).copied().unwrap_or_default();
-        let [first, second] = [flags & 0x80 != 0, flags & 0x40 != 0];
-        match opcode {
-            Opcode::QueryHcaCap => self.capability(given.op_mod(), output),
-            Opcode::AllocPd | Opcode::CreateMkey => put(output, 8, &self.name().to_be_bytes()),
-            Opcode::AllocUar | Opcode::CreateCq => put(output, 8, &1u32.to_be_bytes()),
-            Opcode::CreateQp => put(output, 8, &self.queue_pair().to_be_bytes()),
-            Opcode::CreateGeneralObject => put(output, 8, &9u32.to_be_bytes()),
-            Opcode::QueryVhcaMigrationState => self.query(first, output),
-            Opcode::SaveVhcaState => {
-                let size = input.get(0x1c..0x20).and_then(|bytes| bytes.try_into().ok());
-                self.save([first, second], size.map_or(0, u32::from_be_bytes), output);
-            }
-            _ => {}
-        }
-        Ok(())
-    }
-
-    fn reset(&mut self) {}
-
-    fn touch(&mut self, _value: u8) {}
-}
+/// Of the driver: 64 MiB.
+const PAGES: u64 = 1 << 14;
 
 /// Every arc of the driver, with the commands in between: the scenarios of the golden file.
 pub fn transcript(
@@ -158,10 +19,10 @@ pub fn transcript(
     chunk_mode: bool,
     completion: Completion,
 ) -> Result<String, VerifyError> {
-    let firmware = Scripted { chunk_mode, ..Scripted::default() };
+    let arena = Arena::new(PAGES).map_err(VerifyError::Process)?;
     let options = Options { completion, ..Options::default() };
     let mut scene = Scene {
-        driver: built.start(firmware, options)?,
+        driver: built.start(Scripted::new(chunk_mode), &arena, options)?,
         text: String::new(),
         fds: 0,
         stream: Vec::new(),
@@ -210,6 +71,10 @@ impl Scene {
         }
     }
 
+    fn refuse(&mut self, opcode: Opcode, status: CommandStatus) {
+        self.driver.firmware_mut().fail_next(opcode, Failure::Status(status));
+    }
+
     fn commands(&mut self) {
         for given in self.driver.take_given() {
             self.line(&shown(&given));
@@ -222,9 +87,10 @@ impl Scene {
         let Reply::Features(flags) = self.apply(Op::GetFeatures)? else {
             return Err(VerifyError::Found("the driver does not migrate this VF".to_owned()));
         };
-        let chunk_mode = u8::from(self.driver.firmware().chunk_mode);
+        let chunk_mode = u8::from(self.driver.firmware().chunk_mode());
         self.line(&format!(
-            "  migration_flags={flags:#x} chunk_mode={chunk_mode} vhca_id={VHCA_ID:#x}"
+            "  migration_flags={flags:#x} chunk_mode={chunk_mode} vhca_id={:#x}",
+            Scripted::VHCA_ID
         ));
         Ok(())
     }
@@ -322,8 +188,7 @@ impl Scene {
 
     fn pre_copy_fails(&mut self) -> Result<(), VerifyError> {
         self.scenario("pre-copy SAVE fails BAD_RES_STATE, falls back to full image");
-        self.driver.firmware_mut().refuse =
-            Some((Opcode::SaveVhcaState, CommandStatus::BadResState));
+        self.refuse(Opcode::SaveVhcaState, CommandStatus::BadResState);
         self.arc(State::PreCopy)?;
         self.read()?;
         self.arc(State::StopCopy)?;
@@ -334,7 +199,7 @@ impl Scene {
 
     fn suspend_fails(&mut self) -> Result<(), VerifyError> {
         self.scenario("SUSPEND fails RES_BUSY");
-        self.driver.firmware_mut().refuse = Some((Opcode::SuspendVhca, CommandStatus::ResBusy));
+        self.refuse(Opcode::SuspendVhca, CommandStatus::ResBusy);
         self.arc(State::Stop)
     }
 

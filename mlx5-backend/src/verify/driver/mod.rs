@@ -25,6 +25,8 @@ mod arena;
 mod build;
 mod golden;
 mod port;
+mod scripted;
+mod sweep;
 mod wire;
 
 use std::collections::VecDeque;
@@ -38,6 +40,8 @@ use vfio_fsm_core::{Errno, Op};
 pub use arena::{Arena, FIRST_IOVA};
 pub use build::{Build, Built, needed};
 pub use golden::transcript;
+pub use scripted::{Failure, Scripted};
+pub use sweep::{Outcome, Trouble, sweep};
 pub use wire::Stats;
 
 use self::wire::{Frame, Kind};
@@ -47,33 +51,13 @@ use crate::verify::VerifyError;
 pub trait Firmware {
     /// Carries a command out. The output is zeroed and has the length that the driver has room for;
     /// an errno is that of a command which could not be delivered.
-    fn command(
-        &mut self,
-        input: &[u8],
-        output: &mut [u8],
-        memory: &Arena,
-    ) -> Result<(), CommandFailed>;
+    fn command(&mut self, input: &[u8], output: &mut [u8]) -> Result<(), Errno>;
 
     /// The function-level reset of the VF.
     fn reset(&mut self);
 
     /// The guest touches the VF, so that its state depends on the value.
     fn touch(&mut self, value: u8);
-}
-
-/// A command without an answer.
-#[derive(Debug)]
-pub enum CommandFailed {
-    /// It was not delivered, and this is what mlx5_core reports of it.
-    Delivery(Errno),
-    /// The firmware itself is broken, or the driver has given it something it may not have.
-    Broken(VerifyError),
-}
-
-impl From<VerifyError> for CommandFailed {
-    fn from(error: VerifyError) -> Self {
-        Self::Broken(error)
-    }
 }
 
 /// When an asynchronous command ends. It is carried out at that moment, too.
@@ -89,20 +73,15 @@ pub enum Completion {
 }
 
 /// How a driver is run.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Default)]
 pub struct Options {
     /// When a SAVE ends.
     pub completion: Completion,
-    /// Pages of 4096 bytes that there are.
-    pub pages: u64,
+    /// When a SAVE fails, a worker tidies up, and an op may wait for the same SAVE: whether the
+    /// worker comes first. On a machine with two processors it may be either.
+    pub workers_first: bool,
     /// Whether every data_fd gets `O_NONBLOCK`.
     pub non_blocking: bool,
-}
-
-impl Default for Options {
-    fn default() -> Self {
-        Self { completion: Completion::Behind, pages: 1 << 16, non_blocking: false }
-    }
 }
 
 /// A command that the driver has given, with its answer.
@@ -153,7 +132,6 @@ pub enum Meanwhile {
 pub struct LinuxDriver<F> {
     process: Child,
     socket: UnixStream,
-    arena: Arena,
     firmware: F,
     options: Options,
     open: bool,
@@ -180,28 +158,28 @@ struct Pending {
 }
 
 impl Built {
-    /// Starts the driver, binds it to the VF of this firmware, and opens the device.
+    /// Starts the driver, binds it to the VF of this firmware, and opens the device. Its pages are
+    /// these, which nobody else uses.
     pub fn start<F: Firmware>(
         &self,
         firmware: F,
+        arena: &Arena,
         options: Options,
     ) -> Result<LinuxDriver<F>, VerifyError> {
         let start = || -> io::Result<_> {
-            let arena = Arena::new(options.pages)?;
             let (socket, theirs) = UnixStream::pair()?;
             let process = Command::new(&self.program)
-                .arg(options.pages.to_string())
+                .arg(arena.pages().to_string())
                 .stdin(OwnedFd::from(theirs))
                 .stdout(arena.file()?)
                 .stderr(Stdio::piped())
                 .spawn()?;
-            Ok((process, socket, arena))
+            Ok((process, socket))
         };
-        let (process, socket, arena) = start().map_err(VerifyError::Process)?;
+        let (process, socket) = start().map_err(VerifyError::Process)?;
         let mut driver = LinuxDriver {
             process,
             socket,
-            arena,
             firmware,
             options,
             open: true,
@@ -211,8 +189,8 @@ impl Built {
             warnings: Vec::new(),
             failure: None,
         };
-        driver.must(Kind::Probe)?;
-        driver.must(Kind::Open)?;
+        driver.must(Kind::Probe, i64::from(options.workers_first))?;
+        driver.must(Kind::Open, 0)?;
         Ok(driver)
     }
 }
@@ -226,11 +204,6 @@ impl<F: Firmware> LinuxDriver<F> {
     /// The firmware, to change it.
     pub const fn firmware_mut(&mut self) -> &mut F {
         &mut self.firmware
-    }
-
-    /// The driver's pages.
-    pub const fn memory(&self) -> &Arena {
-        &self.arena
     }
 
     /// The commands since this was last asked, without those by which mlx5_core reads the PF's
@@ -259,7 +232,7 @@ impl<F: Firmware> LinuxDriver<F> {
     /// Lets the oldest command in flight end. False if there is none.
     pub fn complete(&mut self) -> Result<bool, VerifyError> {
         let Some(pending) = self.pending.pop_front() else { return Ok(false) };
-        let (delivery, output) = self.carry_out(&pending.input, pending.output_len, true, true)?;
+        let (delivery, output) = self.carry_out(&pending.input, pending.output_len, true, true);
         self.call(&Frame::op(Kind::Complete, [pending.id, delivery, 0], &output))?;
         Ok(true)
     }
@@ -325,12 +298,12 @@ impl<F: Firmware> LinuxDriver<F> {
             return Err(failure);
         }
         if self.open {
-            self.must(Kind::Close)?;
+            self.must(Kind::Close, 0)?;
         }
         for fd in 1..=fds {
             self.call(&Frame::op(Kind::CloseFd, [i64::from(fd), 0, 0], &[]))?;
         }
-        self.must(Kind::Remove)?;
+        self.must(Kind::Remove, 0)?;
         let stats = self.stats()?;
         let left = Stats { most_pages: 0, ..stats };
         if left != Stats::default() {
@@ -347,8 +320,8 @@ impl<F: Firmware> LinuxDriver<F> {
         Ok(self.firmware.clone())
     }
 
-    fn must(&mut self, kind: Kind) -> Result<(), VerifyError> {
-        let reply = self.call(&Frame::op(kind, [0; 3], &[]))?;
+    fn must(&mut self, kind: Kind, a: i64) -> Result<(), VerifyError> {
+        let reply = self.call(&Frame::op(kind, [a, 0, 0], &[]))?;
         match reply.a {
             0 => Ok(()),
             error => Err(VerifyError::Found(format!("{kind:?} fails with {error}"))),
@@ -416,7 +389,7 @@ impl<F: Firmware> LinuxDriver<F> {
             return self.send(&Frame::new(wire::ANSWER, 0, &[]));
         }
         let known = frame.c != wire::OF_CORE;
-        let (delivery, output) = self.carry_out(&frame.data, output_len, false, known)?;
+        let (delivery, output) = self.carry_out(&frame.data, output_len, false, known);
         self.send(&Frame::new(wire::ANSWER, delivery, &output))
     }
 
@@ -427,12 +400,11 @@ impl<F: Firmware> LinuxDriver<F> {
         output_len: usize,
         asynchronous: bool,
         known: bool,
-    ) -> Result<(i64, Vec<u8>), VerifyError> {
+    ) -> (i64, Vec<u8>) {
         let mut output = vec![0; output_len];
-        let delivery = match self.firmware.command(input, &mut output, &self.arena) {
+        let delivery = match self.firmware.command(input, &mut output) {
             Ok(()) => 0,
-            Err(CommandFailed::Broken(error)) => return Err(error),
-            Err(CommandFailed::Delivery(errno)) => {
+            Err(errno) => {
                 output.clear();
                 -i64::from(errno.0)
             }
@@ -441,7 +413,7 @@ impl<F: Firmware> LinuxDriver<F> {
             let (input, output) = (input.to_owned(), output.clone());
             self.given.push(Given { input, output, asynchronous });
         }
-        Ok((delivery, output))
+        (delivery, output)
     }
 
     fn wait(&mut self, frame: &Frame) -> Result<(), VerifyError> {
