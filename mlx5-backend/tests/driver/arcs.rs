@@ -33,16 +33,3 @@ fn the_commands_in_chunk_mode_are_those_of_the_golden_file() {
     golden.assert_eq(&said(true, Completion::Behind));
     golden.assert_eq(&said(true, Completion::Within));
 }
-
-#[test]
-#[ignore]
-fn s() {
-    use vfio_fsm_mlx5::verify::driver::Options;
-    for (chunk, completion, workers_first) in [(false, Completion::Behind, false),(false, Completion::Awaited, true), (true, Completion::Within, false), (true, Completion::Awaited, true)] {
-    let n = std::time::Instant::now();
-    let options = Options { completion, workers_first, ..Options::default() };
-    let out = vfio_fsm_mlx5::verify::driver::sweep(&SHIPPING, chunk, options).unwrap();
-    println!("{chunk} {options:?} {} runs, {:?}", out.len(), n.elapsed());
-    for o in out { if o.found.is_some() { println!("{}", o.to_string().lines().take(6).collect::<Vec<_>>().join("   ")); } }
-    }
-}

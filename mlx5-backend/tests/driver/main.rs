@@ -12,4 +12,6 @@
 #![expect(clippy::unwrap_used, clippy::expect_used, reason = "these are tests")]
 
 mod arcs;
+mod findings;
+mod mended;
 mod program;

@@ -23,6 +23,7 @@
 
 mod arena;
 mod build;
+mod findings;
 mod golden;
 mod port;
 mod scripted;
@@ -39,6 +40,7 @@ use vfio_fsm_core::{Errno, Op};
 
 pub use arena::{Arena, FIRST_IOVA};
 pub use build::{Build, Built, needed};
+pub use findings::{FINDINGS, Finding};
 pub use golden::transcript;
 pub use scripted::{Failure, Scripted};
 pub use sweep::{Outcome, Trouble, sweep};
@@ -123,7 +125,7 @@ pub enum Meanwhile {
     /// While the driver waits for the answer to a command: this many commands from now, 0 is the
     /// next.
     Command(usize),
-    /// When the driver waits, and no command in flight can end the wait.
+    /// When the driver waits, before a command in flight ends for its sake.
     Wait,
 }
 
@@ -417,11 +419,14 @@ impl<F: Firmware> LinuxDriver<F> {
     }
 
     fn wait(&mut self, frame: &Frame) -> Result<(), VerifyError> {
-        let mut look_again = self.complete()?;
-        if !look_again && let Some(op) = self.due(Meanwhile::Wait).into_iter().next() {
-            self.happens(op)?;
-            look_again = true;
-        }
+        let happening = self.due(Meanwhile::Wait).into_iter().next();
+        let look_again = match happening {
+            Some(happening) => {
+                self.happens(happening)?;
+                true
+            }
+            None => self.complete()?,
+        };
         let verdict = if look_again { 0 } else { -wire::ERESTARTSYS };
         if !look_again && frame.a == 0 {
             return Err(VerifyError::Fatal(format!(

@@ -95,6 +95,25 @@ pub struct Outcome {
     pub found: Option<VerifyError>,
 }
 
+impl Outcome {
+    /// The page on what was found, if there is one: see [`FINDINGS`](super::FINDINGS).
+    pub fn page(&self) -> Option<&'static str> {
+        const NO_SESSION: &str = "null pointer of type 'struct mlx5_vf_migration_file'";
+        match (self.trouble?, self.found.as_ref()?) {
+            (Trouble::Detach(_), VerifyError::Ended(said)) if said.contains(NO_SESSION) => {
+                Some("mlx5-pf-reload")
+            }
+            (Trouble::Command(..), VerifyError::Ended(said)) if said.contains(NO_SESSION) => {
+                Some("mlx5-clean-up-fails")
+            }
+            (Trouble::Command(..), VerifyError::Found(left)) if left.contains("files: 1") => {
+                Some("mlx5-clean-up-fails")
+            }
+            _ => None,
+        }
+    }
+}
+
 impl fmt::Display for Outcome {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Options { completion, workers_first, .. } = self.options;
