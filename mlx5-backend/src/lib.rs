@@ -3,7 +3,11 @@
 
 pub mod bar;
 pub mod command;
+pub mod device;
 pub mod dma;
 pub mod layout;
+pub mod stream;
+mod sync;
 #[cfg(feature = "verify")]
 pub mod verify;
+pub mod vhca;

@@ -18,7 +18,7 @@ pub trait Value: Copy {
 }
 
 macro_rules! value {
-    ($($t:ident)*) => { $(
+    ($($t:ident as $unsigned:ident;)*) => { $(
         impl Value for $t {
             const BITS: u32 = Self::BITS;
 
@@ -29,13 +29,13 @@ macro_rules! value {
 
             #[inline]
             fn to_bits(self) -> u64 {
-                self as u64
+                u64::from(self as $unsigned)
             }
         }
     )* };
 }
 
-value!(u8 u16 u32 u64 i32);
+value! { u8 as u8; u16 as u16; u32 as u32; u64 as u64; i32 as u32; }
 
 impl Value for bool {
     const BITS: u32 = 1;

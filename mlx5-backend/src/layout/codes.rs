@@ -154,4 +154,120 @@ codes! {
         /// The entry is not of a known type.
         DescriptorType = 0x10, "CMD_DESCR_ERR";
     }
+
+    /// Which kind of capabilities.
+    pub enum CapType: u16 {
+        /// [`CmdHcaCap`](super::CmdHcaCap).
+        General = 0x00, "GENERAL";
+        /// On-demand paging.
+        Odp = 0x02, "ODP";
+        /// Atomic operations.
+        Atomic = 0x03, "ATOMIC";
+        /// RDMA over Ethernet.
+        Roce = 0x04, "ROCE";
+        /// [`CmdHcaCap2`](super::CmdHcaCap2).
+        General2 = 0x20, "GENERAL_2";
+        /// Which port traffic goes to.
+        PortSelection = 0x25, "PORT_SELECTION";
+        /// [`AdvVirtualizationCap`](super::AdvVirtualizationCap).
+        AdvVirtualization = 0x26, "ADV_VIRTUALIZATION";
+    }
+
+    /// Which capabilities of a kind.
+    pub enum CapMode: u16 {
+        /// All there could be.
+        Max = 0, "MAX";
+        /// Those in use.
+        Current = 1, "CUR";
+    }
+
+    /// What pages are wanted for.
+    pub enum QueryPagesOpMod: u16 {
+        /// To begin.
+        Boot = 1, "BOOT_PAGES";
+        /// To bring the function up.
+        Init = 2, "INIT_PAGES";
+        /// To work, and what of it is left over.
+        Regular = 3, "REGULAR_PAGES";
+    }
+
+    /// What is done with pages.
+    pub enum ManagePagesOpMod: u16 {
+        /// There are none to give.
+        AllocationFail = 0, "ALLOCATION_FAIL";
+        /// The firmware gets them.
+        AllocationSuccess = 1, "ALLOCATION_SUCCESS";
+        /// The firmware gives some back.
+        HcaReturnPages = 2, "HCA_RETURN_PAGES";
+    }
+
+    /// What is done with a register.
+    pub enum AccessRegOpMod: u16 {
+        Write = 0, "WRITE";
+        Read = 1, "READ";
+    }
+
+    /// A register of the firmware.
+    pub enum RegisterId: u16 {
+        /// [`HostEndianness`](super::HostEndianness).
+        HostEndianness = 0x7004, "HOST_ENDIANNESS";
+        /// [`DtorReg`](super::DtorReg).
+        Dtor = 0xc00e, "DTOR";
+    }
+
+    /// How a function is shut down.
+    pub enum TeardownProfile: u16 {
+        /// When everything is done.
+        GracefulClose = 0, "GRACEFUL_CLOSE";
+        /// At once.
+        ForceClose = 1, "FORCE_CLOSE";
+        /// At once, by the register that follows.
+        PrepareFastTeardown = 2, "PREPARE_FAST_TEARDOWN";
+    }
+
+    /// What has happened, in an [`Eqe`](super::Eqe).
+    pub enum EventType: u8 {
+        /// Something is in a completion queue.
+        Comp = 0x00, "COMP";
+        CqError = 0x04, "CQ_ERROR";
+        WqCatasError = 0x05, "WQ_CATAS_ERROR";
+        /// The firmware has failed.
+        InternalError = 0x08, "INTERNAL_ERROR";
+        PortChange = 0x09, "PORT_CHANGE";
+        /// Commands are done: [`CmdInterCompEvent`](super::CmdInterCompEvent).
+        Cmd = 0x0a, "CMD";
+        /// [`PagesReqEvent`](super::PagesReqEvent).
+        PageRequest = 0x0b, "PAGE_REQUEST";
+        NicVportChange = 0x0d, "NIC_VPORT_CHANGE";
+        WqInvalReqError = 0x10, "WQ_INVAL_REQ_ERROR";
+        WqAccessError = 0x11, "WQ_ACCESS_ERROR";
+        /// A general object has changed: [`AffiliatedEventHeader`](super::AffiliatedEventHeader).
+        ObjectChange = 0x27, "OBJECT_CHANGE";
+    }
+
+    /// A type of general object.
+    pub enum ObjectType: u16 {
+        /// [`PageTrack`](super::PageTrack).
+        PageTrack = 0x46, "PAGE_TRACK";
+    }
+
+    /// What a page tracker does.
+    pub enum PageTrackState: u8 {
+        /// It notes what is written.
+        Tracking = 0, "TRACKING";
+        /// It reports what was written.
+        Reporting = 1, "REPORTING";
+        /// It has failed.
+        Error = 2, "ERROR";
+    }
+
+    /// What kind of service a queue pair gives.
+    pub enum QpServiceType: u8 {
+        /// Reliable, between two queue pairs.
+        Rc = 0x00, "RC";
+        /// Unreliable, between two queue pairs.
+        Uc = 0x01, "UC";
+        /// Unreliable, to any.
+        Ud = 0x02, "UD";
+    }
 }

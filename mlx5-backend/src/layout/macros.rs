@@ -30,12 +30,22 @@ macro_rules! structure {
         pub struct $View:ident = $name:literal, $bytes:literal $(, opcode $opcode:ident)? {
             $( $(#[$field_meta:meta])* $field:ident: $kind:ident $args:tt; )*
         }
-    )*) => { $(
+    )*) => {
+        /// Those that are declared here.
+        pub(super) const STRUCTURES: &[$crate::layout::Structure] = &[$(
+            $crate::layout::Structure {
+                name: $View::NAME,
+                bytes: $View::BYTES,
+                fields: $View::FIELDS,
+            },
+        )*];
+
+        $(
         $(#[$meta])*
         ///
         #[doc = concat!("`", $name, "` in the kernel's header, ", $bytes, " bytes.")]
         #[derive(Clone, Copy)]
-        pub struct $View<B = [u8; $bytes]>(B);
+        pub struct $View<B = [u8; $bytes]>(pub(super) B);
 
         impl $View {
             /// The kernel header's name of the structure.
@@ -106,7 +116,8 @@ macro_rules! structure {
                 $crate::layout::debug(f, stringify!($View), $View::FIELDS, self.0.as_ref())
             }
         }
-    )* };
+        )*
+    };
 }
 
 /// A field as [`Field`](super::Field) has it.
@@ -120,7 +131,7 @@ macro_rules! entry {
     (@ $View:ident, $field:ident, $newer:literal, $at:literal, $bits:literal, $t:ty) => {{
         const { assert!($bits <= <$t as $crate::layout::Value>::BITS, "the type is too narrow") };
         $crate::layout::Field {
-            name: stringify!($field),
+            name: $crate::layout::unraw(stringify!($field)),
             bit_offset: $at,
             bits: $bits,
             newer: $newer,

@@ -24,24 +24,54 @@
 //! firmware says is lost, and nothing it says is an error here.
 
 pub(crate) mod bits;
+mod capability;
 mod codes;
 mod command;
+mod event;
+mod function;
 mod macros;
 mod memory;
+mod tracker;
+mod transport;
 mod vhca;
 
 use std::fmt;
 
 pub use bits::Value;
+pub use capability::{
+    AdvVirtualizationCap, CmdHcaCap, CmdHcaCap2, HcaCapUnion, QueryHcaCapIn, QueryHcaCapOut,
+    SetHcaCapIn, SetHcaCapOut,
+};
 pub use codes::{
-    CommandStatus, DeliveryStatus, MigrationState, MkeyAccessMode, Opcode, ResumeOpMod,
-    SuspendOpMod,
+    AccessRegOpMod, CapMode, CapType, CommandStatus, DeliveryStatus, EventType, ManagePagesOpMod,
+    MigrationState, MkeyAccessMode, ObjectType, Opcode, PageTrackState, QpServiceType,
+    QueryPagesOpMod, RegisterId, ResumeOpMod, SuspendOpMod, TeardownProfile,
 };
 pub use command::{CommandIn, CommandOut};
+pub use event::{
+    AffiliatedEventHeader, CmdInterCompEvent, CreateEqIn, CreateEqOut, DestroyEqIn, DestroyEqOut,
+    Eqc, Eqe, PagesReqEvent,
+};
+pub use function::{
+    AccessRegIn, AccessRegOut, AllocUarIn, AllocUarOut, DeallocUarIn, DeallocUarOut,
+    DefaultTimeout, DisableHcaIn, DisableHcaOut, DtorReg, EnableHcaIn, EnableHcaOut,
+    HostEndianness, InitHcaIn, InitHcaOut, MacAddressLayout, ManagePagesIn, ManagePagesOut,
+    ModifyNicVportContextIn, ModifyNicVportContextOut, ModifyNicVportFieldSelect, NicVportContext,
+    QueryAdapterIn, QueryAdapterOut, QueryAdapterParamBlock, QueryIssiIn, QueryIssiOut,
+    QueryPagesIn, QueryPagesOut, SetIssiIn, SetIssiOut, TeardownHcaIn, TeardownHcaOut,
+};
 pub use memory::{
     AllocPdIn, AllocPdOut, CreateMkeyIn, CreateMkeyOut, DeallocPdIn, DeallocPdOut, DestroyMkeyIn,
     DestroyMkeyOut, Mkc,
 };
+pub use tracker::{
+    Ads, Cqc, Cqe64, CreateCqIn, CreateCqOut, CreatePageTrackObjIn, CreateQpIn, CreateQpOut,
+    DestroyCqIn, DestroyCqOut, DestroyQpIn, DestroyQpOut, GeneralObjCreateParam,
+    GeneralObjInCmdHdr, GeneralObjOutCmdHdr, Init2RtrQpIn, Init2RtrQpOut, ModifyPageTrackObjIn,
+    PageTrack, PageTrackRange, PageTrackReportEntry, Qpc, QueryPageTrackObjOut, Rst2InitQpIn,
+    Rst2InitQpOut, Rtr2RtsQpIn, Rtr2RtsQpOut, WqeDataSeg,
+};
+pub use transport::{CmdIfBox, CmdQueueEntry, HealthBuffer, InitialSeg};
 pub use vhca::{
     LoadVhcaStateIn, LoadVhcaStateOut, QueryVhcaMigrationStateIn, QueryVhcaMigrationStateOut,
     ResumeVhcaIn, ResumeVhcaOut, SaveVhcaStateIn, SaveVhcaStateOut, SuspendVhcaIn, SuspendVhcaOut,
@@ -60,6 +90,44 @@ pub enum LayoutError {
         /// How many bytes were given.
         got: usize,
     },
+}
+
+/// A structure by what is in it, for checks and for showing.
+#[derive(Clone, Copy, Debug)]
+pub struct Structure {
+    /// The kernel header's name.
+    pub name: &'static str,
+    /// Its length in bytes, without a tail.
+    pub bytes: usize,
+    /// What is in it, in the order of the offsets.
+    pub fields: &'static [Field],
+}
+
+impl Structure {
+    /// All there are.
+    pub fn all() -> impl Iterator<Item = &'static Self> {
+        let modules = [
+            capability::STRUCTURES,
+            command::STRUCTURES,
+            event::STRUCTURES,
+            function::STRUCTURES,
+            memory::STRUCTURES,
+            tracker::STRUCTURES,
+            transport::STRUCTURES,
+            vhca::STRUCTURES,
+        ];
+        modules.into_iter().flatten()
+    }
+
+    /// The one with this name in the kernel's header.
+    pub fn named(name: &str) -> Option<&'static Self> {
+        Self::all().find(|structure| structure.name == name)
+    }
+
+    /// The entry with this name.
+    pub fn field(&self, name: &str) -> Option<&'static Field> {
+        self.fields.iter().find(|field| field.name == name)
+    }
 }
 
 /// One entry of a structure.
@@ -107,7 +175,7 @@ impl Field {
     }
 
     /// The first bit behind it; a tail has no length of its own.
-    const fn end(&self) -> u32 {
+    pub const fn end(&self) -> u32 {
         match self.kind {
             FieldKind::Array { elements } => self.bit_offset + elements * self.bits,
             FieldKind::Tail => self.bit_offset,
@@ -127,7 +195,7 @@ impl Field {
                     || whole
             }
             FieldKind::View { .. } => self.bit_offset.is_multiple_of(32),
-            FieldKind::Tail => matches!(self.bits, 8 | 64 | 128),
+            FieldKind::Tail => matches!(self.bits, 8 | 32 | 64 | 128),
         }
     }
 }
@@ -143,6 +211,14 @@ const fn check(bytes: usize, fields: &[Field]) {
         end = field.end();
         assert!(end as usize <= bytes * 8, "a field ends behind the structure");
         i += 1;
+    }
+}
+
+/// A field's name without what Rust puts before a keyword.
+const fn unraw(name: &'static str) -> &'static str {
+    match name.as_bytes() {
+        [b'r', b'#', ..] => name.split_at(2).1,
+        _ => name,
     }
 }
 

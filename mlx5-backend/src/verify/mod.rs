@@ -1,8 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! Checks against what others wrote. Nothing of theirs is in this repository: it comes from the
-//! distribution's packages when a check runs.
+//! Checks against what others wrote. Nothing of the kernel's is in this repository: it comes from
+//! the distribution's packages when a check runs.
+//!
+//! * [`golden`]: [`layout`](crate::layout) against rows of sizes, offsets and encoded values.
+//! * [`driver`]: the shipping kernel driver, run in user space.
 
 pub mod driver;
 mod error;
+pub mod golden;
 
 pub use error::VerifyError;
