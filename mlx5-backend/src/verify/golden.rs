@@ -9,7 +9,7 @@ use std::fmt::Write as _;
 
 use serde::{Deserialize, Serialize};
 
-use crate::layout::{Field, FieldKind, Structure};
+use crate::layout::{Field, FieldKind, Structure, codes};
 
 /// One fact about a structure.
 #[derive(Clone, Debug, Deserialize, Eq, Ord, PartialEq, PartialOrd, Serialize)]
@@ -66,6 +66,15 @@ pub enum Row {
         /// Bits from the beginning.
         off: u32,
     },
+    /// A number that has a name.
+    Num {
+        /// What its name begins with.
+        s: String,
+        /// The rest of its name.
+        f: String,
+        /// The number.
+        n: u64,
+    },
     /// The bytes with one field all ones.
     Ones {
         /// The structure.
@@ -118,8 +127,15 @@ pub fn parse(text: &str) -> Result<Vec<Row>, ParseError> {
     text.lines().enumerate().filter(|(_, line)| !line.is_empty()).map(row).collect()
 }
 
+/// As a line of a golden file.
+impl std::fmt::Display for Row {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&serde_json::to_string(self).map_err(|_| std::fmt::Error)?)
+    }
+}
+
 impl Row {
-    /// The structure it is about.
+    /// The structure it is about; of a number, what its name begins with.
     pub fn structure(&self) -> &str {
         match self {
             Self::Size { s, .. }
@@ -127,12 +143,13 @@ impl Row {
             | Self::Arr { s, .. }
             | Self::Sub { s, .. }
             | Self::Var { s, .. }
+            | Self::Num { s, .. }
             | Self::Ones { s, .. }
             | Self::Vec { s, .. } => s,
         }
     }
 
-    /// The field it is about, if it is about one.
+    /// The field it is about, if it is about one; of a number, the rest of its name.
     pub fn field(&self) -> Option<&str> {
         match self {
             Self::Size { .. } | Self::Vec { .. } => None,
@@ -140,12 +157,16 @@ impl Row {
             | Self::Arr { f, .. }
             | Self::Sub { f, .. }
             | Self::Var { f, .. }
+            | Self::Num { f, .. }
             | Self::Ones { f, .. } => Some(f),
         }
     }
 
     /// Holds the layout to it.
     pub fn check(&self) -> Outcome {
+        if let Self::Num { s, f, n } = self {
+            return numbered(s, f, *n);
+        }
         let Some(structure) = Structure::named(self.structure()) else {
             return Outcome::NotDefined;
         };
@@ -158,6 +179,8 @@ impl Row {
     fn differs(&self, structure: &Structure) -> Result<(), String> {
         match self {
             Self::Size { bytes, .. } => same("bytes", &structure.bytes, bytes),
+            // It is about no structure.
+            Self::Num { .. } => Ok(()),
             Self::Fld { f, off, w, .. } if reserved(f) => unused(structure, f, *off, *w),
             Self::Fld { f, off, w, .. } => {
                 let field = find(structure, f)?;
@@ -178,6 +201,8 @@ impl Row {
                 match field.kind {
                     FieldKind::View { name } => same(f, &name, &t.as_str()),
                     FieldKind::Tail => element(field, t),
+                    // A union of which the layout has no view.
+                    FieldKind::Array { .. } if Structure::named(t).is_none() => Ok(()),
                     other => Err(format!("{f} is {other:?}, not a {t}")),
                 }
             }
@@ -205,8 +230,20 @@ impl Row {
     }
 }
 
+/// Holds the layout's number of this name to the golden one.
+fn numbered(prefix: &str, name: &str, golden: u64) -> Outcome {
+    let Some((_, numbers)) = codes::NUMBERS.iter().find(|(p, _)| *p == prefix) else {
+        return Outcome::NotDefined;
+    };
+    match numbers.iter().find(|(n, _)| *n == name) {
+        None => Outcome::NotDefined,
+        Some((_, ours)) if *ours == golden => Outcome::Agrees,
+        Some((_, ours)) => Outcome::Differs(format!("{prefix}{name} is {ours}, golden {golden}")),
+    }
+}
+
 /// Whether the header gives the field no meaning.
-fn reserved(field: &str) -> bool {
+pub(super) fn reserved(field: &str) -> bool {
     field.starts_with("reserved_at_")
 }
 

@@ -3,10 +3,9 @@
 //! the distribution's packages when a check runs.
 //!
 //! * [`golden`]: [`layout`](crate::layout) against rows of sizes, offsets and encoded values.
+//! * [`headers`]: such rows made anew from a kernel's header.
 //! * [`driver`]: the shipping kernel driver, run in user space.
 
 pub mod driver;
-mod error;
 pub mod golden;
-
-pub use error::VerifyError;
+pub mod headers;

@@ -261,7 +261,8 @@ impl Player {
 
     /// What was sent since.
     fn sent(&mut self) {
-        for Sent { opcode, mut input, made, error } in std::mem::take(&mut self.double.state().log) {
+        for Sent { opcode, mut input, made, error } in std::mem::take(&mut self.double.state().log)
+        {
             let opcode = opcode.to_string();
             self.numbers.normalise(&opcode, &mut input);
             if let Some(made) = made {
@@ -328,8 +329,11 @@ fn every_arc_sends_what_the_kernels_driver_sends() {
         let meant = DIFFERENCES.iter().find(|difference| difference.scenario == scenario);
         let (golden, ours, reason) =
             meant.map_or((&[][..], &[][..], "not listed"), |d| (d.golden, d.ours, d.reason));
-        assert_eq!((&missing[..], &instead[..]), (&to_strings(golden)[..], &to_strings(ours)[..]),
-            "{scenario} ({reason})");
+        assert_eq!(
+            (&missing[..], &instead[..]),
+            (&to_strings(golden)[..], &to_strings(ours)[..]),
+            "{scenario} ({reason})"
+        );
     }
     let double = &player.double;
     assert_eq!(double.state().violations, [""; 0]);

@@ -378,7 +378,8 @@ impl Commands for Double {
         let run = self.run(opcode, input, output_len);
         let mut state = self.state();
         let entry = &mut state.log[index];
-        (entry.made, entry.error) = (run.as_ref().map_or(None, |run| run.1), run.as_ref().err().copied());
+        (entry.made, entry.error) =
+            (run.as_ref().map_or(None, |run| run.1), run.as_ref().err().copied());
         Ok(Ticket::Over(run.map(|(output, _)| output)))
     }
 
@@ -430,4 +431,3 @@ impl Function for Reset {
         Ok(())
     }
 }
-

@@ -9,7 +9,7 @@
 //! LINUX_SOURCE=…/linux-source-6.12 cargo test -p vfio-fsm-mlx5 --features verify \
 //!     --test driver -- --ignored
 //! ```
-#![expect(clippy::unwrap_used, clippy::expect_used, reason = "these are tests")]
+#![expect(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "these are tests")]
 
 mod arcs;
 mod findings;

@@ -80,9 +80,8 @@ impl Arena {
 
     fn is_mapped(&self, pages: Range<u64>) -> bool {
         let mut states = vec![0; 4 * (pages.end - pages.start) as usize];
-        let mapped = |state: &[u8]| {
-            state.try_into().is_ok_and(|state| u32::from_ne_bytes(state) >= MAPPED)
-        };
+        let mapped =
+            |state: &[u8]| state.try_into().is_ok_and(|state| u32::from_ne_bytes(state) >= MAPPED);
         self.memory.read_exact_at(&mut states, pages.start * 4).is_ok()
             && states.chunks_exact(4).all(mapped)
     }

@@ -5,7 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use crate::verify::VerifyError;
+use super::DriverError;
 
 /// What is ours: `verify/driver` of this crate.
 const OURS: &[(&str, &str)] = &[
@@ -140,7 +140,7 @@ impl Build {
     }
 
     /// Builds the program in the directory `out`, which is made if need be.
-    pub fn build(&self, out: &Path) -> Result<Built, VerifyError> {
+    pub fn build(&self, out: &Path) -> Result<Built, DriverError> {
         for (name, text) in OURS {
             put(&out.join(name), text)?;
         }
@@ -160,11 +160,11 @@ impl Build {
     }
 
     /// The part of `vfio_main.c`.
-    fn state_machine(&self) -> Result<String, VerifyError> {
+    fn state_machine(&self) -> Result<String, DriverError> {
         let path = self.source.join(VFIO_MAIN);
         let text = get(&path)?;
         let line = |pattern: &'static str| {
-            let missing = || VerifyError::Pattern { path: path.clone(), pattern };
+            let missing = || DriverError::Pattern { path: path.clone(), pattern };
             text.find(&format!("\n{pattern}")).map(|at| at + 1).ok_or_else(missing)
         };
         let (from, to) = (line(FROM)?, line(TO)?);
@@ -172,7 +172,7 @@ impl Build {
         Ok(format!("#include \"harness.h\"\n{part}\n{WAY_IN}"))
     }
 
-    fn compile(&self, out: &Path) -> Result<Built, VerifyError> {
+    fn compile(&self, out: &Path) -> Result<Built, DriverError> {
         let program = out.join("driver");
         let mut cc = Command::new(&self.compiler);
         cc.current_dir(out).args(FLAGS).args(["-I.", "-o", "driver"]);
@@ -181,10 +181,10 @@ impl Build {
         }
         let ours = OURS.iter().map(|(name, _)| *name).filter(|name| name.ends_with(".c"));
         cc.args(ours).args(["cmd.c", "main.c", "fsm.c"]);
-        let output = cc.output().map_err(VerifyError::file("run the compiler in", out))?;
+        let output = cc.output().map_err(DriverError::file("run the compiler in", out))?;
         if !output.status.success() {
             let said = last_lines(&String::from_utf8_lossy(&output.stderr), 30);
-            return Err(VerifyError::Compiler { compiler: self.compiler.clone(), said });
+            return Err(DriverError::Compiler { compiler: self.compiler.clone(), said });
         }
         Ok(Built { program })
     }
@@ -196,22 +196,22 @@ pub struct Built {
     pub(super) program: PathBuf,
 }
 
-fn get(path: &Path) -> Result<String, VerifyError> {
-    fs::read_to_string(path).map_err(VerifyError::file("read", path))
+fn get(path: &Path) -> Result<String, DriverError> {
+    fs::read_to_string(path).map_err(DriverError::file("read", path))
 }
 
-fn put(path: &Path, text: &str) -> Result<(), VerifyError> {
+fn put(path: &Path, text: &str) -> Result<(), DriverError> {
     if let Some(dir) = path.parent() {
-        fs::create_dir_all(dir).map_err(VerifyError::file("create", dir))?;
+        fs::create_dir_all(dir).map_err(DriverError::file("create", dir))?;
     }
-    fs::write(path, text).map_err(VerifyError::file("write", path))
+    fs::write(path, text).map_err(DriverError::file("write", path))
 }
 
-fn replace(out: &Path, (file, from, to): &(String, String, String)) -> Result<(), VerifyError> {
+fn replace(out: &Path, (file, from, to): &(String, String, String)) -> Result<(), DriverError> {
     let path = out.join(file);
     let text = get(&path)?;
     if !text.contains(from) {
-        return Err(VerifyError::Found(format!("{file} has no {from:?} that could be changed")));
+        return Err(DriverError::Found(format!("{file} has no {from:?} that could be changed")));
     }
     put(&path, &text.replacen(from, to, 1))
 }

@@ -4,9 +4,8 @@
 
 use vfio_fsm_core::{EndOfStream, Errno, Fd, Op, RawState, Reply, State};
 
-use super::{Arena, Built, Failure, LinuxDriver, Options, Scripted};
+use super::{Arena, Built, DriverError, Failure, LinuxDriver, Options, Scripted};
 use crate::layout::{CommandStatus, Opcode, ResumeOpMod};
-use crate::verify::VerifyError;
 
 /// Pages of the driver under test: 256 MiB.
 const PAGES: u64 = 1 << 16;
@@ -18,12 +17,12 @@ pub struct Finding {
     pub page: &'static str,
     /// What it is, in one sentence.
     pub what: &'static str,
-    show: fn(&Built) -> Result<(), VerifyError>,
+    show: fn(&Built) -> Result<(), DriverError>,
 }
 
 impl Finding {
     /// Does it. Fails if the driver behaves otherwise: it may have been mended.
-    pub fn show(&self, built: &Built) -> Result<(), VerifyError> {
+    pub fn show(&self, built: &Built) -> Result<(), DriverError> {
         (self.show)(built)
     }
 }
@@ -78,40 +77,40 @@ struct Seen {
 }
 
 impl Seen {
-    fn start(built: &Built, options: Options) -> Result<Self, VerifyError> {
-        let arena = Arena::new(PAGES).map_err(VerifyError::Process)?;
+    fn start(built: &Built, options: Options) -> Result<Self, DriverError> {
+        let arena = Arena::new(PAGES).map_err(DriverError::Process)?;
         let driver = built.start(Scripted::new(false), &arena, options)?;
         Ok(Self { driver, buf: vec![0; 1 << 16] })
     }
 
-    fn apply(&mut self, op: Op<&[u8]>) -> Result<Reply<usize>, VerifyError> {
+    fn apply(&mut self, op: Op<&[u8]>) -> Result<Reply<usize>, DriverError> {
         Ok(self.driver.try_apply(op, &mut self.buf)?.map(<[u8]>::len))
     }
 
     /// Does an op that is to have this reply.
-    fn expect(&mut self, op: Op<&[u8]>, expected: Reply<usize>) -> Result<(), VerifyError> {
+    fn expect(&mut self, op: Op<&[u8]>, expected: Reply<usize>) -> Result<(), DriverError> {
         let name = op.to_string();
         let reply = self.apply(op)?;
         if reply == expected {
             return Ok(());
         }
-        Err(VerifyError::Found(format!("{name} answers {reply} and not {expected}")))
+        Err(DriverError::Found(format!("{name} answers {reply} and not {expected}")))
     }
 
-    fn set(&mut self, to: State, fd: Option<u32>) -> Result<(), VerifyError> {
+    fn set(&mut self, to: State, fd: Option<u32>) -> Result<(), DriverError> {
         self.expect(Op::set(to), Reply::Fd(fd.map(Fd)))
     }
 
-    fn is_in(&mut self, state: State) -> Result<(), VerifyError> {
+    fn is_in(&mut self, state: State) -> Result<(), DriverError> {
         self.expect(Op::GetState, Reply::State(RawState::from(state)))
     }
 
-    fn write(&mut self, bytes: &[u8]) -> Result<(), VerifyError> {
+    fn write(&mut self, bytes: &[u8]) -> Result<(), DriverError> {
         let written = Reply::Written(bytes.len() as u32);
         self.expect(Op::Write { fd: Fd(1), bytes }, written)
     }
 
-    fn read_all(&mut self) -> Result<Vec<u8>, VerifyError> {
+    fn read_all(&mut self) -> Result<Vec<u8>, DriverError> {
         let mut stream = Vec::new();
         let read = Op::Read { fd: Fd(1), len: 1 << 16 };
         loop {
@@ -120,7 +119,7 @@ impl Seen {
                 Reply::EndOfStream(EndOfStream::Permanent | EndOfStream::Temporary) => {
                     return Ok(stream);
                 }
-                other => return Err(VerifyError::Found(format!("a read answers {other}"))),
+                other => return Err(DriverError::Found(format!("a read answers {other}"))),
             }
         }
     }
@@ -132,27 +131,27 @@ impl Seen {
     }
 
     /// The process ends at a null pointer to a session, in this op.
-    fn ends(mut self, op: Op<&[u8]>) -> Result<(), VerifyError> {
+    fn ends(mut self, op: Op<&[u8]>) -> Result<(), DriverError> {
         let name = op.to_string();
         match self.apply(op) {
             // Without the sanitizers it says nothing: it is a segmentation fault.
-            Err(VerifyError::Ended(said))
+            Err(DriverError::Ended(said))
                 if said.is_empty() || said.contains("null pointer of type") =>
             {
                 Ok(())
             }
             Err(other) => Err(other),
-            Ok(reply) => Err(VerifyError::Found(format!("{name} answers {reply}"))),
+            Ok(reply) => Err(DriverError::Found(format!("{name} answers {reply}"))),
         }
     }
 }
 
-fn found(what: &str) -> VerifyError {
-    VerifyError::Found(what.to_owned())
+fn found(what: &str) -> DriverError {
+    DriverError::Found(what.to_owned())
 }
 
 /// A stream of the driver's own.
-fn stream(built: &Built) -> Result<Vec<u8>, VerifyError> {
+fn stream(built: &Built) -> Result<Vec<u8>, DriverError> {
     let mut seen = Seen::start(built, Options::default())?;
     seen.set(State::StopCopy, Some(1))?;
     let stream = seen.read_all()?;
@@ -160,7 +159,7 @@ fn stream(built: &Built) -> Result<Vec<u8>, VerifyError> {
     Ok(stream)
 }
 
-fn truncated_stream(built: &Built) -> Result<(), VerifyError> {
+fn truncated_stream(built: &Built) -> Result<(), DriverError> {
     let stream = stream(built)?;
     let mut seen = Seen::start(built, Options::default())?;
     seen.set(State::Resuming, Some(1))?;
@@ -179,7 +178,7 @@ fn truncated_stream(built: &Built) -> Result<(), VerifyError> {
 }
 
 /// In PRE_COPY, with a SAVE to come that fails.
-fn clean_up_will_fail(built: &Built, workers_first: bool) -> Result<Seen, VerifyError> {
+fn clean_up_will_fail(built: &Built, workers_first: bool) -> Result<Seen, DriverError> {
     let mut seen = Seen::start(built, Options { workers_first, ..Options::default() })?;
     seen.set(State::PreCopy, Some(1))?;
     let failure = Failure::Status(CommandStatus::InternalErr);
@@ -187,7 +186,7 @@ fn clean_up_will_fail(built: &Built, workers_first: bool) -> Result<Seen, Verify
     Ok(seen)
 }
 
-fn null_pointer_when_clean_up_fails(built: &Built) -> Result<(), VerifyError> {
+fn null_pointer_when_clean_up_fails(built: &Built) -> Result<(), DriverError> {
     for op in [Op::PrecopyInfo { fd: Fd(1) }, Op::set(State::Running), Op::set(State::StopCopy)] {
         let mut seen = clean_up_will_fail(built, true)?;
         seen.expect(Op::set(State::Running), Reply::Errno(Errno::EIO))?;
@@ -197,17 +196,17 @@ fn null_pointer_when_clean_up_fails(built: &Built) -> Result<(), VerifyError> {
     Ok(())
 }
 
-fn leak_when_clean_up_fails(built: &Built) -> Result<(), VerifyError> {
+fn leak_when_clean_up_fails(built: &Built) -> Result<(), DriverError> {
     let mut seen = clean_up_will_fail(built, false)?;
     seen.set(State::Running, None)?;
     match seen.driver.finish(1) {
-        Err(VerifyError::Found(left)) if left.contains("files: 1") => Ok(()),
+        Err(DriverError::Found(left)) if left.contains("files: 1") => Ok(()),
         Err(other) => Err(other),
         Ok(_) => Err(found("nothing is left")),
     }
 }
 
-fn null_pointer_after_reload(built: &Built) -> Result<(), VerifyError> {
+fn null_pointer_after_reload(built: &Built) -> Result<(), DriverError> {
     for op in [Op::PrecopyInfo { fd: Fd(1) }, Op::set(State::Running), Op::set(State::StopCopy)] {
         let mut seen = Seen::start(built, Options::default())?;
         seen.set(State::PreCopy, Some(1))?;
@@ -220,7 +219,7 @@ fn null_pointer_after_reload(built: &Built) -> Result<(), VerifyError> {
     Ok(())
 }
 
-fn responder_suspended(built: &Built) -> Result<(), VerifyError> {
+fn responder_suspended(built: &Built) -> Result<(), DriverError> {
     let mut seen = Seen::start(built, Options::default())?;
     seen.set(State::PreCopy, Some(1))?;
     seen.read_all()?;
@@ -240,7 +239,7 @@ fn responder_suspended(built: &Built) -> Result<(), VerifyError> {
 }
 
 /// What the driver has allocated beyond what it had, for this beginning of a stream.
-fn allocated(built: &Built, bytes: &[u8]) -> Result<(u64, u64), VerifyError> {
+fn allocated(built: &Built, bytes: &[u8]) -> Result<(u64, u64), DriverError> {
     let mut seen = Seen::start(built, Options::default())?;
     seen.set(State::Resuming, Some(1))?;
     let before = seen.driver.stats()?;
@@ -260,7 +259,7 @@ fn record(len: u64, [flags, tag]: [u32; 2]) -> Vec<u8> {
 /// 200 MiB: the test has no 4 GiB to give.
 const ASKED: u64 = 200 << 20;
 
-fn unknown_record_allocated(built: &Built) -> Result<(), VerifyError> {
+fn unknown_record_allocated(built: &Built) -> Result<(), DriverError> {
     let (pages, _) = allocated(built, &record(ASKED, [1, 0x7fff]))?;
     // The page for headers is given back for it.
     if pages < ASKED / 4096 - 1 {
@@ -269,7 +268,7 @@ fn unknown_record_allocated(built: &Built) -> Result<(), VerifyError> {
     Ok(())
 }
 
-fn hinted_size_allocated(built: &Built) -> Result<(), VerifyError> {
+fn hinted_size_allocated(built: &Built) -> Result<(), DriverError> {
     let mut bytes = record(8, [1, 1]);
     bytes.extend(ASKED.to_le_bytes());
     bytes.extend(record(1, [0, 0]));

@@ -6,9 +6,10 @@ use std::fmt::Write as _;
 
 use vfio_fsm_core::{Errno, Fd, Op, RawState, Reply, State};
 
-use super::{Arena, Built, Completion, Failure, Given, LinuxDriver, Options, Scripted};
+use super::{
+    Arena, Built, Completion, DriverError, Failure, Given, LinuxDriver, Options, Scripted,
+};
 use crate::layout::{CommandStatus, Opcode};
-use crate::verify::VerifyError;
 
 /// Of the driver: 64 MiB.
 const PAGES: u64 = 1 << 14;
@@ -18,8 +19,8 @@ pub fn transcript(
     built: &Built,
     chunk_mode: bool,
     completion: Completion,
-) -> Result<String, VerifyError> {
-    let arena = Arena::new(PAGES).map_err(VerifyError::Process)?;
+) -> Result<String, DriverError> {
+    let arena = Arena::new(PAGES).map_err(DriverError::Process)?;
     let options = Options { completion, ..Options::default() };
     let mut scene = Scene {
         driver: built.start(Scripted::new(chunk_mode), &arena, options)?,
@@ -55,7 +56,7 @@ impl Scene {
         self.text.push('\n');
     }
 
-    fn apply(&mut self, op: Op<&[u8]>) -> Result<Reply<usize>, VerifyError> {
+    fn apply(&mut self, op: Op<&[u8]>) -> Result<Reply<usize>, DriverError> {
         let mut buf = vec![0; 1 << 20];
         let reply = self.driver.try_apply(op, &mut buf)?;
         if let Reply::Bytes(bytes) = reply {
@@ -64,10 +65,10 @@ impl Scene {
         Ok(reply.map(<[u8]>::len))
     }
 
-    fn state(&mut self) -> Result<RawState, VerifyError> {
+    fn state(&mut self) -> Result<RawState, DriverError> {
         match self.apply(Op::GetState)? {
             Reply::State(state) => Ok(state),
-            other => Err(VerifyError::Found(format!("GET answers {other}"))),
+            other => Err(DriverError::Found(format!("GET answers {other}"))),
         }
     }
 
@@ -81,11 +82,11 @@ impl Scene {
         }
     }
 
-    fn probe(&mut self) -> Result<(), VerifyError> {
+    fn probe(&mut self) -> Result<(), DriverError> {
         self.line("PROBE (set_migratable)");
         self.commands();
         let Reply::Features(flags) = self.apply(Op::GetFeatures)? else {
-            return Err(VerifyError::Found("the driver does not migrate this VF".to_owned()));
+            return Err(DriverError::Found("the driver does not migrate this VF".to_owned()));
         };
         let chunk_mode = u8::from(self.driver.firmware().chunk_mode());
         self.line(&format!(
@@ -99,7 +100,7 @@ impl Scene {
         self.line(&format!("SCENARIO {name}"));
     }
 
-    fn arc(&mut self, to: State) -> Result<(), VerifyError> {
+    fn arc(&mut self, to: State) -> Result<(), DriverError> {
         let from = self.state()?;
         self.line(&format!("  ARC {from} -> {to}"));
         let reply = self.apply(Op::set(to))?;
@@ -114,20 +115,20 @@ impl Scene {
             Reply::Errno(Errno(errno)) => {
                 format!("    = error -{errno} (state now {})", self.state()?)
             }
-            other => return Err(VerifyError::Found(format!("SET answers {other}"))),
+            other => return Err(DriverError::Found(format!("SET answers {other}"))),
         };
         self.line(&line);
         Ok(())
     }
 
-    fn read(&mut self) -> Result<(), VerifyError> {
+    fn read(&mut self) -> Result<(), DriverError> {
         let fd = Fd(self.fds);
         let end = loop {
             match self.apply(Op::Read { fd, len: 1 << 20 })? {
                 Reply::Bytes(_) => {}
                 Reply::EndOfStream(vfio_fsm_core::EndOfStream::Permanent) => break 0,
                 Reply::EndOfStream(vfio_fsm_core::EndOfStream::Temporary) => break -42,
-                other => return Err(VerifyError::Found(format!("a read answers {other}"))),
+                other => return Err(DriverError::Found(format!("a read answers {other}"))),
             }
         };
         self.commands();
@@ -135,7 +136,7 @@ impl Scene {
         Ok(())
     }
 
-    fn stop_copy(&mut self) -> Result<(), VerifyError> {
+    fn stop_copy(&mut self) -> Result<(), DriverError> {
         self.scenario("stop-copy");
         self.arc(State::Stop)?;
         self.arc(State::StopCopy)?;
@@ -147,7 +148,7 @@ impl Scene {
         Ok(())
     }
 
-    fn resume(&mut self) -> Result<(), VerifyError> {
+    fn resume(&mut self) -> Result<(), DriverError> {
         self.scenario("resume");
         self.arc(State::Stop)?;
         let stream = std::mem::take(&mut self.stream);
@@ -155,20 +156,20 @@ impl Scene {
         let fd = Fd(self.fds);
         let reply = self.apply(Op::Write { fd, bytes: &stream })?;
         if reply != Reply::Written(stream.len() as u32) {
-            return Err(VerifyError::Found(format!("the stream is not taken: {reply}")));
+            return Err(DriverError::Found(format!("the stream is not taken: {reply}")));
         }
         self.commands();
         self.arc(State::Running)
     }
 
-    fn pre_copy(&mut self) -> Result<(), VerifyError> {
+    fn pre_copy(&mut self) -> Result<(), DriverError> {
         self.scenario("pre-copy");
         self.arc(State::PreCopy)?;
         self.read()?;
         self.line("  ioctl PRECOPY_INFO");
         let reply = self.apply(Op::PrecopyInfo { fd: Fd(self.fds) })?;
         let Reply::Info(info) = reply else {
-            return Err(VerifyError::Found(format!("PRECOPY_INFO answers {reply}")));
+            return Err(DriverError::Found(format!("PRECOPY_INFO answers {reply}")));
         };
         self.commands();
         let (initial, dirty) = (info.initial_bytes, info.dirty_bytes);
@@ -180,13 +181,13 @@ impl Scene {
         self.arc(State::Running)
     }
 
-    fn pre_copy_cancelled(&mut self) -> Result<(), VerifyError> {
+    fn pre_copy_cancelled(&mut self) -> Result<(), DriverError> {
         self.scenario("pre-copy cancelled");
         self.arc(State::PreCopy)?;
         self.arc(State::Running)
     }
 
-    fn pre_copy_fails(&mut self) -> Result<(), VerifyError> {
+    fn pre_copy_fails(&mut self) -> Result<(), DriverError> {
         self.scenario("pre-copy SAVE fails BAD_RES_STATE, falls back to full image");
         self.refuse(Opcode::SaveVhcaState, CommandStatus::BadResState);
         self.arc(State::PreCopy)?;
@@ -197,13 +198,13 @@ impl Scene {
         self.arc(State::Running)
     }
 
-    fn suspend_fails(&mut self) -> Result<(), VerifyError> {
+    fn suspend_fails(&mut self) -> Result<(), DriverError> {
         self.scenario("SUSPEND fails RES_BUSY");
         self.refuse(Opcode::SuspendVhca, CommandStatus::ResBusy);
         self.arc(State::Stop)
     }
 
-    fn reset(&mut self) -> Result<(), VerifyError> {
+    fn reset(&mut self) -> Result<(), DriverError> {
         self.scenario("reset while STOP");
         self.arc(State::Stop)?;
         self.apply(Op::Reset)?;
@@ -214,7 +215,7 @@ impl Scene {
     }
 
     /// Of the many commands the golden file has those to the object.
-    fn tracker(&mut self) -> Result<(), VerifyError> {
+    fn tracker(&mut self) -> Result<(), DriverError> {
         self.line("TRACKER object");
         let ranges = [(0, 0x8000_0000), (0x1_0000_0000, 0x1_0000_0000)];
         let created = self.driver.log_start(0x1000, &ranges)?;
@@ -223,7 +224,7 @@ impl Scene {
         self.driver.object_changes(9);
         let (iova, len) = (0x20_0000, 0x40_0000);
         if let Err(errno) = self.driver.log_report(iova, len, 0x1000)? {
-            return Err(VerifyError::Found(format!("the report fails with {errno}")));
+            return Err(DriverError::Found(format!("the report fails with {errno}")));
         }
         self.driver.log_stop()?;
         self.objects();

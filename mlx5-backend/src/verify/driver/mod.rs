@@ -23,6 +23,7 @@
 
 mod arena;
 mod build;
+mod error;
 mod findings;
 mod golden;
 mod port;
@@ -40,6 +41,7 @@ use vfio_fsm_core::{Errno, Op};
 
 pub use arena::{Arena, FIRST_IOVA};
 pub use build::{Build, Built, needed};
+pub use error::DriverError;
 pub use findings::{FINDINGS, Finding};
 pub use golden::transcript;
 pub use scripted::{Failure, Scripted};
@@ -47,7 +49,6 @@ pub use sweep::{Outcome, Trouble, sweep};
 pub use wire::Stats;
 
 use self::wire::{Frame, Kind};
-use crate::verify::VerifyError;
 
 /// What answers the driver's commands, and has the VF whose driver it is.
 pub trait Firmware {
@@ -141,7 +142,7 @@ pub struct LinuxDriver<F> {
     pending: VecDeque<Pending>,
     meanwhile: Vec<(Meanwhile, Happening)>,
     warnings: Vec<String>,
-    failure: Option<VerifyError>,
+    failure: Option<DriverError>,
 }
 
 /// What happens in the middle of an op.
@@ -167,7 +168,7 @@ impl Built {
         firmware: F,
         arena: &Arena,
         options: Options,
-    ) -> Result<LinuxDriver<F>, VerifyError> {
+    ) -> Result<LinuxDriver<F>, DriverError> {
         let start = || -> io::Result<_> {
             let (socket, theirs) = UnixStream::pair()?;
             let process = Command::new(&self.program)
@@ -178,7 +179,7 @@ impl Built {
                 .spawn()?;
             Ok((process, socket))
         };
-        let (process, socket) = start().map_err(VerifyError::Process)?;
+        let (process, socket) = start().map_err(DriverError::Process)?;
         let mut driver = LinuxDriver {
             process,
             socket,
@@ -232,7 +233,7 @@ impl<F: Firmware> LinuxDriver<F> {
     }
 
     /// Lets the oldest command in flight end. False if there is none.
-    pub fn complete(&mut self) -> Result<bool, VerifyError> {
+    pub fn complete(&mut self) -> Result<bool, DriverError> {
         let Some(pending) = self.pending.pop_front() else { return Ok(false) };
         let (delivery, output) = self.carry_out(&pending.input, pending.output_len, true, true);
         self.call(&Frame::op(Kind::Complete, [pending.id, delivery, 0], &output))?;
@@ -241,17 +242,17 @@ impl<F: Firmware> LinuxDriver<F> {
 
     /// The PF's driver is about to disable its VFs: the driver gives everything back and refuses
     /// what needs the firmware.
-    pub fn detach(&mut self) -> Result<(), VerifyError> {
+    pub fn detach(&mut self) -> Result<(), DriverError> {
         self.call(&Frame::op(Kind::Notify, [0, 0, 0], &[])).map(drop)
     }
 
     /// And has enabled them again.
-    pub fn attach(&mut self) -> Result<(), VerifyError> {
+    pub fn attach(&mut self) -> Result<(), DriverError> {
         self.call(&Frame::op(Kind::Notify, [1, 0, 0], &[])).map(drop)
     }
 
     /// Starts to log DMA, over ranges of address and length; the errno if the driver refuses.
-    pub fn log_start(&mut self, page_size: u64, ranges: &[(u64, u64)]) -> Result<i64, VerifyError> {
+    pub fn log_start(&mut self, page_size: u64, ranges: &[(u64, u64)]) -> Result<i64, DriverError> {
         let bytes: Vec<u8> = ranges
             .iter()
             .flat_map(|(iova, len)| [iova.to_ne_bytes(), len.to_ne_bytes()])
@@ -261,7 +262,7 @@ impl<F: Firmware> LinuxDriver<F> {
     }
 
     /// Stops to.
-    pub fn log_stop(&mut self) -> Result<i64, VerifyError> {
+    pub fn log_stop(&mut self) -> Result<i64, DriverError> {
         Ok(self.call(&Frame::op(Kind::LogStop, [0; 3], &[]))?.a)
     }
 
@@ -271,28 +272,28 @@ impl<F: Firmware> LinuxDriver<F> {
         iova: u64,
         len: u64,
         page_size: u64,
-    ) -> Result<Result<Vec<u8>, i64>, VerifyError> {
+    ) -> Result<Result<Vec<u8>, i64>, DriverError> {
         let numbers = [iova, len, page_size].map(|number| number as i64);
         let reply = self.call(&Frame::op(Kind::LogReport, numbers, &[]))?;
         Ok(if reply.a == 0 { Ok(reply.data) } else { Err(reply.a) })
     }
 
     /// How many more pages the kernel can find; `None` as many as there are.
-    pub fn pages_left(&mut self, left: Option<u32>) -> Result<(), VerifyError> {
+    pub fn pages_left(&mut self, left: Option<u32>) -> Result<(), DriverError> {
         let left = left.map_or(-1, i64::from);
         self.call(&Frame::op(Kind::FailPages, [left, 0, 0], &[])).map(drop)
     }
 
     /// What the process has in use.
-    pub fn stats(&mut self) -> Result<Stats, VerifyError> {
+    pub fn stats(&mut self) -> Result<Stats, DriverError> {
         let reply = self.call(&Frame::op(Kind::Stats, [0; 3], &[]))?;
-        Stats::parse(&reply.data).ok_or(VerifyError::Frame { kind: reply.kind, due: "statistics" })
+        Stats::parse(&reply.data).ok_or(DriverError::Frame { kind: reply.kind, due: "statistics" })
     }
 
     /// Closes the device and its data_fds up to `fds`, unbinds the driver and ends the process.
     ///
     /// Fails if anything is left in use, if a `WARN_ON` has fired, or with what a sanitizer says.
-    pub fn finish(mut self, fds: u32) -> Result<F, VerifyError>
+    pub fn finish(mut self, fds: u32) -> Result<F, DriverError>
     where
         F: Clone,
     {
@@ -309,29 +310,29 @@ impl<F: Firmware> LinuxDriver<F> {
         let stats = self.stats()?;
         let left = Stats { most_pages: 0, ..stats };
         if left != Stats::default() {
-            return Err(VerifyError::Found(format!(
+            return Err(DriverError::Found(format!(
                 "the driver is gone and has left {left:?}; warnings: {:?}",
                 self.warnings
             )));
         }
-        Frame::new(wire::RESUME, 0, &[]).send(&mut self.socket).map_err(VerifyError::Process)?;
-        let status = self.process.wait().map_err(VerifyError::Process)?;
+        Frame::new(wire::RESUME, 0, &[]).send(&mut self.socket).map_err(DriverError::Process)?;
+        let status = self.process.wait().map_err(DriverError::Process)?;
         if !status.success() {
             return Err(self.ended());
         }
         Ok(self.firmware.clone())
     }
 
-    fn must(&mut self, kind: Kind, a: i64) -> Result<(), VerifyError> {
+    fn must(&mut self, kind: Kind, a: i64) -> Result<(), DriverError> {
         let reply = self.call(&Frame::op(kind, [a, 0, 0], &[]))?;
         match reply.a {
             0 => Ok(()),
-            error => Err(VerifyError::Found(format!("{kind:?} fails with {error}"))),
+            error => Err(DriverError::Found(format!("{kind:?} fails with {error}"))),
         }
     }
 
     /// Has one op carried out, and everything that happens meanwhile.
-    fn call(&mut self, op: &Frame) -> Result<Frame, VerifyError> {
+    fn call(&mut self, op: &Frame) -> Result<Frame, DriverError> {
         self.send(op)?;
         loop {
             let frame = match Frame::receive(&mut self.socket) {
@@ -346,21 +347,21 @@ impl<F: Firmware> LinuxDriver<F> {
                     self.warnings.push(String::from_utf8_lossy(&frame.data).into_owned());
                 }
                 wire::FATAL => {
-                    return Err(VerifyError::Fatal(
+                    return Err(DriverError::Fatal(
                         String::from_utf8_lossy(&frame.data).into_owned(),
                     ));
                 }
-                kind => return Err(VerifyError::Frame { kind, due: "a reply or a command" }),
+                kind => return Err(DriverError::Frame { kind, due: "a reply or a command" }),
             }
         }
     }
 
-    fn send(&mut self, frame: &Frame) -> Result<(), VerifyError> {
+    fn send(&mut self, frame: &Frame) -> Result<(), DriverError> {
         frame.send(&mut self.socket).map_err(|_| self.ended())
     }
 
     /// What a process that is gone has left on its standard error.
-    fn ended(&mut self) -> VerifyError {
+    fn ended(&mut self) -> DriverError {
         let mut said = String::new();
         // It may hang and not be gone: then it has nothing to say.
         let _ = self.process.kill();
@@ -369,10 +370,10 @@ impl<F: Firmware> LinuxDriver<F> {
             let _ = stderr.read_to_end(&mut bytes);
             said = String::from_utf8_lossy(&bytes).into_owned();
         }
-        VerifyError::Ended(build::first_lines(&said, 40))
+        DriverError::Ended(build::first_lines(&said, 40))
     }
 
-    fn command(&mut self, frame: Frame) -> Result<(), VerifyError> {
+    fn command(&mut self, frame: Frame) -> Result<(), DriverError> {
         let now = self.due(Meanwhile::Command(0));
         for (when, _) in &mut self.meanwhile {
             if let Meanwhile::Command(left) = when {
@@ -418,7 +419,7 @@ impl<F: Firmware> LinuxDriver<F> {
         (delivery, output)
     }
 
-    fn wait(&mut self, frame: &Frame) -> Result<(), VerifyError> {
+    fn wait(&mut self, frame: &Frame) -> Result<(), DriverError> {
         let happening = self.due(Meanwhile::Wait).into_iter().next();
         let look_again = match happening {
             Some(happening) => {
@@ -429,7 +430,7 @@ impl<F: Firmware> LinuxDriver<F> {
         };
         let verdict = if look_again { 0 } else { -wire::ERESTARTSYS };
         if !look_again && frame.a == 0 {
-            return Err(VerifyError::Fatal(format!(
+            return Err(DriverError::Fatal(format!(
                 "{} never comes, and no signal ends the wait",
                 String::from_utf8_lossy(&frame.data)
             )));
@@ -452,7 +453,7 @@ impl<F: Firmware> LinuxDriver<F> {
         due.into_iter().map(|(_, op)| op).collect()
     }
 
-    fn happens(&mut self, what: Happening) -> Result<(), VerifyError> {
+    fn happens(&mut self, what: Happening) -> Result<(), DriverError> {
         let op = match what {
             Happening::Op(op) => op,
             Happening::ObjectChange(object) => {

@@ -7,8 +7,7 @@ use vfio_fsm_core::{
 };
 
 use super::wire::{ERESTARTSYS, Frame, Kind};
-use super::{Completion, Firmware, LinuxDriver, Meanwhile};
-use crate::verify::VerifyError;
+use super::{Completion, DriverError, Firmware, LinuxDriver, Meanwhile};
 
 /// `VFIO_DEVICE_FEATURE_*`.
 const GET: i64 = 1 << 16;
@@ -35,7 +34,7 @@ impl<F: Firmware> LinuxDriver<F> {
         &mut self,
         op: Op<&[u8]>,
         buf: &'b mut [u8],
-    ) -> Result<Reply<&'b [u8]>, VerifyError> {
+    ) -> Result<Reply<&'b [u8]>, DriverError> {
         let reply = self.within(op, buf)?;
         if self.options.completion == Completion::Behind {
             while self.complete()? {}
@@ -44,7 +43,7 @@ impl<F: Firmware> LinuxDriver<F> {
     }
 
     /// Why the last [`Port::apply`] answered `EIO` without having asked the driver.
-    pub fn take_failure(&mut self) -> Option<VerifyError> {
+    pub fn take_failure(&mut self) -> Option<DriverError> {
         self.failure.take()
     }
 
@@ -53,7 +52,7 @@ impl<F: Firmware> LinuxDriver<F> {
         &mut self,
         op: Op<&[u8]>,
         buf: &'b mut [u8],
-    ) -> Result<Reply<&'b [u8]>, VerifyError> {
+    ) -> Result<Reply<&'b [u8]>, DriverError> {
         match op {
             Op::Read { fd, len } | Op::UringRead { fd, len } => self.read(fd, len, false, buf),
             Op::Pread { fd, len } => self.read(fd, len, true, buf),
@@ -67,7 +66,7 @@ impl<F: Firmware> LinuxDriver<F> {
         len: u32,
         at_position: bool,
         buf: &'b mut [u8],
-    ) -> Result<Reply<&'b [u8]>, VerifyError> {
+    ) -> Result<Reply<&'b [u8]>, DriverError> {
         let len = buf.len().min(len as usize);
         let op = [i64::from(fd.0), len as i64, i64::from(at_position)];
         let reply = self.call(&Frame::op(Kind::Read, op, &[]))?;
@@ -84,10 +83,7 @@ impl<F: Firmware> LinuxDriver<F> {
     }
 
     /// Everything but the reads.
-    fn other<'b>(
-        &mut self,
-        op: Op<&[u8]>,
-    ) -> Result<Result<Reply<&'b [u8]>, Errno>, VerifyError> {
+    fn other<'b>(&mut self, op: Op<&[u8]>) -> Result<Result<Reply<&'b [u8]>, Errno>, DriverError> {
         let plain = |kind| Frame::op(kind, [0; 3], &[]);
         let on = |kind, fd: Fd| Frame::op(kind, [i64::from(fd.0), 0, 0], &[]);
         let of_device = matches!(
@@ -125,19 +121,17 @@ impl<F: Firmware> LinuxDriver<F> {
                 self.firmware.touch(value);
                 Ok(Reply::Ok)
             }
-            Op::GetFeatures => {
-                self.feature(GET | MIGRATION, &[0; 8])?.map(|data| Reply::Features(number(&data, 0)))
-            }
+            Op::GetFeatures => self
+                .feature(GET | MIGRATION, &[0; 8])?
+                .map(|data| Reply::Features(number(&data, 0))),
             Op::GetState => self
                 .feature(GET | MIG_DEVICE_STATE, &[0; 8])?
                 .map(|data| Reply::State(RawState(word(&data, 0)))),
             Op::SetState { to, fault } => self.set_state(to, fault)?,
-            Op::DataSize => {
-                self.feature(GET | MIG_DATA_SIZE, &[0; 8])?.map(|data| Reply::Size(number(&data, 0)))
-            }
-            Op::OptInPrecopyV2 => {
-                self.feature(SET | MIG_PRECOPY_INFO_V2, &[])?.map(|_| Reply::Ok)
-            }
+            Op::DataSize => self
+                .feature(GET | MIG_DATA_SIZE, &[0; 8])?
+                .map(|data| Reply::Size(number(&data, 0))),
+            Op::OptInPrecopyV2 => self.feature(SET | MIG_PRECOPY_INFO_V2, &[])?.map(|_| Reply::Ok),
             Op::PrecopyInfo { fd } => self.precopy_info(fd)?,
             Op::Write { fd, bytes } => {
                 let op = Frame::op(Kind::Write, [i64::from(fd.0), 0, 0], bytes);
@@ -167,7 +161,7 @@ impl<F: Firmware> LinuxDriver<F> {
         &mut self,
         to: RawState,
         fault: Option<Fault>,
-    ) -> Result<Result<Reply<&'b [u8]>, Errno>, VerifyError> {
+    ) -> Result<Result<Reply<&'b [u8]>, Errno>, DriverError> {
         match fault {
             Some(Fault::ArcFails { .. }) => return Ok(Err(Errno::EOPNOTSUPP)),
             Some(Fault::ResetInside) => self.meanwhile(Meanwhile::Command(0), Op::Reset),
@@ -176,11 +170,8 @@ impl<F: Firmware> LinuxDriver<F> {
         let mut data = to.0.to_ne_bytes().to_vec();
         data.extend((-1i32).to_ne_bytes());
         let full = i64::from(fault == Some(Fault::FdTableFull));
-        let reply = self.call(&Frame::op(
-            Kind::Feature,
-            [SET | MIG_DEVICE_STATE, full, 0],
-            &data,
-        ))?;
+        let reply =
+            self.call(&Frame::op(Kind::Feature, [SET | MIG_DEVICE_STATE, full, 0], &data))?;
         // A SET without a command had no moment for it.
         for op in self.due(Meanwhile::Command(0)) {
             self.happens(op)?;
@@ -198,10 +189,7 @@ impl<F: Firmware> LinuxDriver<F> {
         Ok(Ok(Reply::Fd(fd)))
     }
 
-    fn precopy_info<'b>(
-        &mut self,
-        fd: Fd,
-    ) -> Result<Result<Reply<&'b [u8]>, Errno>, VerifyError> {
+    fn precopy_info<'b>(&mut self, fd: Fd) -> Result<Result<Reply<&'b [u8]>, Errno>, DriverError> {
         /// `struct vfio_precopy_info`: argsz, flags, initial_bytes, dirty_bytes.
         const ARGSZ: u32 = 24;
         let mut data = ARGSZ.to_ne_bytes().to_vec();
@@ -217,7 +205,7 @@ impl<F: Firmware> LinuxDriver<F> {
         }))
     }
 
-    fn feature(&mut self, flags: i64, data: &[u8]) -> Result<Result<Vec<u8>, Errno>, VerifyError> {
+    fn feature(&mut self, flags: i64, data: &[u8]) -> Result<Result<Vec<u8>, Errno>, DriverError> {
         let reply = self.call(&Frame::op(Kind::Feature, [flags, 0, 0], data))?;
         Ok(errno(reply.a).map(|_| reply.data))
     }

@@ -204,4 +204,3 @@ impl Firmware for Scripted {
 
     fn touch(&mut self, _value: u8) {}
 }
-

@@ -6,9 +6,8 @@ use std::fmt;
 
 use vfio_fsm_core::{Errno, Fd, Op, Reply, State};
 
-use super::{Arena, Built, Failure, LinuxDriver, Meanwhile, Options, Scripted};
+use super::{Arena, Built, DriverError, Failure, LinuxDriver, Meanwhile, Options, Scripted};
 use crate::layout::CommandStatus;
-use crate::verify::VerifyError;
 
 /// Pages of each driver: 128 MiB, more than any of the scenes needs.
 const PAGES: u64 = 1 << 15;
@@ -92,7 +91,7 @@ pub struct Outcome {
     /// How the driver was run.
     pub options: Options,
     /// What is wrong with the driver; `None` for nothing.
-    pub found: Option<VerifyError>,
+    pub found: Option<DriverError>,
 }
 
 impl Outcome {
@@ -100,13 +99,13 @@ impl Outcome {
     pub fn page(&self) -> Option<&'static str> {
         const NO_SESSION: &str = "null pointer of type 'struct mlx5_vf_migration_file'";
         match (self.trouble?, self.found.as_ref()?) {
-            (Trouble::Detach(_), VerifyError::Ended(said)) if said.contains(NO_SESSION) => {
+            (Trouble::Detach(_), DriverError::Ended(said)) if said.contains(NO_SESSION) => {
                 Some("mlx5-pf-reload")
             }
-            (Trouble::Command(..), VerifyError::Ended(said)) if said.contains(NO_SESSION) => {
+            (Trouble::Command(..), DriverError::Ended(said)) if said.contains(NO_SESSION) => {
                 Some("mlx5-clean-up-fails")
             }
-            (Trouble::Command(..), VerifyError::Found(left)) if left.contains("files: 1") => {
+            (Trouble::Command(..), DriverError::Found(left)) if left.contains("files: 1") => {
                 Some("mlx5-clean-up-fails")
             }
             _ => None,
@@ -134,7 +133,7 @@ pub fn sweep(
     built: &Built,
     chunk_mode: bool,
     options: Options,
-) -> Result<Vec<Outcome>, VerifyError> {
+) -> Result<Vec<Outcome>, DriverError> {
     let sweep = Sweep { built, chunk_mode, options, stream: stream(built, chunk_mode)? };
     let mut outcomes = Vec::new();
     for &(scene, steps) in SCENES {
@@ -164,8 +163,8 @@ fn troubles(commands: usize, steps: usize) -> impl Iterator<Item = Trouble> {
 }
 
 /// A stream of the driver's own.
-fn stream(built: &Built, chunk_mode: bool) -> Result<Vec<u8>, VerifyError> {
-    let arena = Arena::new(PAGES).map_err(VerifyError::Process)?;
+fn stream(built: &Built, chunk_mode: bool) -> Result<Vec<u8>, DriverError> {
+    let arena = Arena::new(PAGES).map_err(DriverError::Process)?;
     let mut driver = built.start(Scripted::new(chunk_mode), &arena, Options::default())?;
     let mut buf = vec![0; 1 << 20];
     driver.try_apply(Op::set(StopCopy), &mut buf)?;
@@ -191,8 +190,8 @@ impl Sweep<'_> {
         steps: &[Step],
         trouble: Option<Trouble>,
         commands: &mut usize,
-    ) -> Result<(), VerifyError> {
-        let arena = Arena::new(PAGES).map_err(VerifyError::Process)?;
+    ) -> Result<(), DriverError> {
+        let arena = Arena::new(PAGES).map_err(DriverError::Process)?;
         let driver = self.built.start(Scripted::new(self.chunk_mode), &arena, self.options)?;
         let mut run = Run { driver, fds: 0, stream: &self.stream };
         run.driver.take_given();
@@ -231,7 +230,7 @@ struct Run<'a> {
 }
 
 impl Run<'_> {
-    fn step(&mut self, step: Step) -> Result<(), VerifyError> {
+    fn step(&mut self, step: Step) -> Result<(), DriverError> {
         let fd = Fd(self.fds);
         match step {
             Set(state) => {
@@ -265,13 +264,13 @@ impl Run<'_> {
         Ok(())
     }
 
-    fn bounce(&mut self) -> Result<(), VerifyError> {
+    fn bounce(&mut self) -> Result<(), DriverError> {
         self.step(Detach)?;
         self.step(Size)?;
         self.step(Attach)
     }
 
-    fn apply(&mut self, op: Op<&[u8]>) -> Result<Reply<usize>, VerifyError> {
+    fn apply(&mut self, op: Op<&[u8]>) -> Result<Reply<usize>, DriverError> {
         let mut buf = vec![0; 1 << 22];
         Ok(self.driver.try_apply(op, &mut buf)?.map(<[u8]>::len))
     }

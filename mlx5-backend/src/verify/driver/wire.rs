@@ -96,7 +96,10 @@ impl Frame {
         let [kind, len] = words.map(u32::from_ne_bytes);
         let [a, b, c] = numbers.map(i64::from_ne_bytes);
         if len > LONGEST {
-            return Err(io::Error::new(io::ErrorKind::InvalidData, format!("{len} bytes of frame")));
+            return Err(io::Error::new(
+                io::ErrorKind::InvalidData,
+                format!("{len} bytes of frame"),
+            ));
         }
         let mut data = vec![0; len as usize];
         from.read_exact(&mut data)?;

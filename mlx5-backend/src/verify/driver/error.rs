@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 /// A check that could not be made.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
-pub enum VerifyError {
+pub enum DriverError {
     /// A file could not be read or written.
     #[error("cannot {what} {path}: {error}", path = path.display())]
     File {
@@ -61,7 +61,7 @@ pub enum VerifyError {
     Found(String),
 }
 
-impl VerifyError {
+impl DriverError {
     pub(crate) fn file(what: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Self {
         let path = path.to_owned();
         move |error| Self::File { what, path, error }
