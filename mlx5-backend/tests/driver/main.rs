@@ -14,4 +14,5 @@
 mod arcs;
 mod findings;
 mod mended;
+mod paths;
 mod program;

@@ -21,3 +21,7 @@ pub(crate) fn place(name: &str) -> PathBuf {
 pub(crate) static SHIPPING: LazyLock<Built> = LazyLock::new(|| {
     Build::new(&source()).sanitized().build(&place("shipping")).expect("it builds")
 });
+
+/// The same without them, where the commands are what matters.
+pub(crate) static QUICK: LazyLock<Built> =
+    LazyLock::new(|| Build::new(&source()).build(&place("quick")).expect("it builds"));

@@ -10,10 +10,11 @@ use crate::layout::{CommandStatus, Opcode};
 const FULL: (u32, u32) = (9999, 10_000);
 /// What has changed since.
 const CHANGED: (u32, u32) = (4999, 5000);
-/// In chunk mode: the whole, and what each chunk asks for. The image ends in the third chunk.
+/// In chunk mode, what the whole asks for unless told otherwise. The image ends in the third chunk.
 const CHUNKED_TOTAL: u64 = 20_000_000;
-const CHUNK: u32 = 8 << 20;
 const CHUNKS: u32 = 3;
+/// The most that the driver makes a chunk.
+const CHUNK: u64 = 8 << 20;
 
 /// How a command fails.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,11 +35,12 @@ enum Due {
 }
 
 /// A firmware without a state: every full image has 9999 bytes, every other 4999, all of them what
-/// the pages held before. In chunk mode a full image has two chunks of 8 MiB and a last one of
-/// 9999 bytes.
+/// the pages held before. In chunk mode a full image fills two chunks, of 8 MiB unless told otherwise,
+/// and has 9999 bytes in the third.
 #[derive(Clone, Debug, Default)]
 pub struct Scripted {
     chunk_mode: bool,
+    total: u64,
     /// PDs and memory keys are counted together.
     last_name: u32,
     queue_pairs: u32,
@@ -53,7 +55,14 @@ impl Scripted {
 
     /// One with or without the capability `migration_in_chunks`.
     pub fn new(chunk_mode: bool) -> Self {
-        Self { chunk_mode, ..Self::default() }
+        Self { chunk_mode, total: CHUNKED_TOTAL, ..Self::default() }
+    }
+
+    /// With chunks of as many pages as hold `total` bytes, if that is less than 8 MiB.
+    #[must_use]
+    pub const fn with_total(mut self, total: u64) -> Self {
+        self.total = total;
+        self
     }
 
     /// Whether it saves in chunks.
@@ -136,7 +145,7 @@ impl Scripted {
     fn query(&mut self, incremental: bool, output: &mut [u8]) {
         let (_, asked) = if incremental { CHANGED } else { FULL };
         let (asked, total) = match self.chunk_mode {
-            true => (asked, CHUNKED_TOTAL),
+            true => (asked, self.total),
             false => (asked, 0),
         };
         put(output, 0x10, &asked.to_be_bytes());
@@ -144,17 +153,20 @@ impl Scripted {
     }
 
     fn save(&mut self, [incremental, track]: [bool; 2], size: u32, output: &mut [u8]) {
-        let (actual, next) = match (self.chunk_mode && size == CHUNK && !track, incremental) {
+        let chunk = self.total.min(CHUNK).next_multiple_of(4096);
+        let is_chunk = self.chunk_mode && u64::from(size) == chunk && !track;
+        let (actual, next) = match (is_chunk, incremental) {
             (true, _) => {
                 self.chunks_saved += 1;
                 let last = self.chunks_saved == CHUNKS;
                 self.chunks_saved %= CHUNKS;
-                if last { (FULL.0, 0) } else { (CHUNK, CHUNK) }
+                if last { (FULL.0, 0) } else { (size, size) }
             }
             (false, false) => (FULL.0, 0),
             (false, true) => (CHANGED.0, 0),
         };
-        put(output, 0x8, &actual.to_be_bytes());
+        // What nobody reads, the driver makes no room for.
+        put(output, 0x8, &actual.min(size).to_be_bytes());
         put(output, 0xc, &next.to_be_bytes());
     }
 }
@@ -184,7 +196,12 @@ impl Firmware for Scripted {
         let [first, second] = [flags & 0x80 != 0, flags & 0x40 != 0];
         match opcode {
             Opcode::QueryHcaCap => self.capability(word(6), output),
-            Opcode::AllocPd | Opcode::CreateMkey => put(output, 8, &self.name().to_be_bytes()),
+            Opcode::AllocPd => {
+                // What was not read of an image, the next session does not get.
+                self.chunks_saved = 0;
+                put(output, 8, &self.name().to_be_bytes());
+            }
+            Opcode::CreateMkey => put(output, 8, &self.name().to_be_bytes()),
             Opcode::AllocUar | Opcode::CreateCq => put(output, 8, &1u32.to_be_bytes()),
             Opcode::CreateQp => put(output, 8, &self.queue_pair().to_be_bytes()),
             Opcode::CreateGeneralObject => put(output, 8, &9u32.to_be_bytes()),
