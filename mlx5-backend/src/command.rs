@@ -58,6 +58,22 @@ pub enum CommandError {
         /// What the firmware put into the queue entry.
         status: DeliveryStatus,
     },
+    /// The answer is not signed as the firmware was told to sign it.
+    #[error("the answer to {opcode} has a wrong signature; it was changed on its way")]
+    Signature {
+        /// The command.
+        opcode: Opcode,
+    },
+    /// The answer is another command's.
+    #[error("the answer to {opcode} has the token {seen}, but {sent} was sent; it is another's")]
+    Token {
+        /// The command.
+        opcode: Opcode,
+        /// The token it was given with.
+        sent: u8,
+        /// The one in the answer.
+        seen: u8,
+    },
     /// The firmware refused it.
     #[error(
         "{opcode} failed: {status}, syndrome {syndrome:#010x}; the vendor knows what \
@@ -111,11 +127,20 @@ impl CommandError {
         match self {
             Self::Delivery { status, .. } => status.errno(),
             Self::Status { status, .. } => status.errno(),
+            Self::Token { .. } => EBADR,
+            Self::Signature { .. } => Errno::EINVAL,
             Self::Timeout { .. } => ETIMEDOUT,
             Self::Gone => Errno::ENOTCONN,
             Self::Dma(error) => error.errno(),
             Self::Layout(_) | Self::Length { .. } => Errno::EINVAL,
         }
+    }
+}
+
+impl CommandError {
+    /// Whether the firmware may still carry the command out: what it was told of stays its own.
+    pub const fn leaves_open(self) -> bool {
+        matches!(self, Self::Timeout { .. } | Self::Gone)
     }
 }
 

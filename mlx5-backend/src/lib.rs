@@ -5,7 +5,16 @@ pub mod bar;
 pub mod command;
 pub mod device;
 pub mod dma;
+#[cfg(feature = "firmware")]
+pub mod firmware;
 pub mod layout;
+#[cfg(feature = "vfio")]
+#[expect(
+    unsafe_code,
+    reason = "a mapping of registers has no safe wrapper that allows for devices"
+)]
+pub mod pf;
+pub mod queue;
 pub mod stream;
 mod sync;
 #[cfg(feature = "verify")]

@@ -13,22 +13,74 @@ pub(crate) use explored::{Mutex, MutexGuard};
 
 #[cfg(test)]
 mod explored {
-    pub(crate) use loom::sync::MutexGuard;
+    use std::ops::{Deref, DerefMut};
 
-    /// loom's mutex with parking_lot's interface: there is no poison.
-    pub(crate) struct Mutex<T>(loom::sync::Mutex<T>);
+    use loom::sync::Condvar;
+
+    /// parking_lot's interface over loom's.
+    ///
+    /// Not loom's own mutex: its `try_lock` waits while another thread has the lock, so that the
+    /// one thing that a reset is about would never be seen.
+    pub(crate) struct Mutex<T> {
+        taken: loom::sync::Mutex<bool>,
+        free: Condvar,
+        /// Never waited for: `taken` comes first.
+        value: std::sync::Mutex<T>,
+    }
+
+    pub(crate) struct MutexGuard<'a, T> {
+        value: Option<std::sync::MutexGuard<'a, T>>,
+        mutex: &'a Mutex<T>,
+    }
 
     impl<T> Mutex<T> {
         pub(crate) fn new(value: T) -> Self {
-            Self(loom::sync::Mutex::new(value))
+            let (taken, free) = (loom::sync::Mutex::new(false), Condvar::new());
+            Self { taken, free, value: std::sync::Mutex::new(value) }
         }
 
         pub(crate) fn lock(&self) -> MutexGuard<'_, T> {
-            self.0.lock().unwrap()
+            let mut taken = self.taken.lock().unwrap();
+            while *taken {
+                taken = self.free.wait(taken).unwrap();
+            }
+            *taken = true;
+            self.guard()
         }
 
         pub(crate) fn try_lock(&self) -> Option<MutexGuard<'_, T>> {
-            self.0.try_lock().ok()
+            let mut taken = self.taken.lock().unwrap();
+            (!std::mem::replace(&mut *taken, true)).then(|| self.guard())
+        }
+
+        fn guard(&self) -> MutexGuard<'_, T> {
+            let value = self.value.try_lock().unwrap_or_else(|_| panic!("two have the lock"));
+            MutexGuard { value: Some(value), mutex: self }
+        }
+    }
+
+    impl<T> Deref for MutexGuard<'_, T> {
+        type Target = T;
+
+        fn deref(&self) -> &T {
+            self.value.as_ref().unwrap()
+        }
+    }
+
+    impl<T> DerefMut for MutexGuard<'_, T> {
+        fn deref_mut(&mut self) -> &mut T {
+            self.value.as_mut().unwrap()
+        }
+    }
+
+    impl<T> Drop for MutexGuard<'_, T> {
+        fn drop(&mut self) {
+            self.value = None;
+            // Poisoned only while a test fails already.
+            if let Ok(mut taken) = self.mutex.taken.lock() {
+                *taken = false;
+                self.mutex.free.notify_one();
+            }
         }
     }
 }

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! The state lock and the gate: the one way in, and the one way out.
 
-use vfio_fsm_core::Op;
-use vfio_fsm_core::device::{Arrival, Unlock};
+use vfio_fsm_core::device::{Arrival, ResetGate, Unlock};
+use vfio_fsm_core::{Errno, Op};
 
 use crate::command::Commands;
 use crate::sync::MutexGuard;
@@ -10,65 +10,91 @@ use crate::sync::MutexGuard;
 use super::slip::Slip;
 use super::{Function, Guarded, Mlx5Device};
 
+/// What the gate's lock guards.
+#[derive(Default)]
+pub(super) struct Gate {
+    pub(super) note: ResetGate,
+    /// Resets of the function that have begun, and of which no note has been left yet.
+    under_way: u32,
+}
+
 impl<C: Commands, F: Function> Mlx5Device<C, F> {
     /// Does this under the state lock, and then whatever reset has come meanwhile.
     pub(super) fn with<R>(&self, act: impl FnOnce(&mut Guarded<C>) -> R) -> R {
         let mut guarded = self.state.lock();
         let changes = guarded.device.actions().changes();
         let result = act(&mut guarded);
-        self.release(guarded, changes);
+        let changed = guarded.device.actions().changes() != changes;
+        self.release(guarded, changed);
         result
     }
 
-    /// The function has been reset, and nobody is waited for: whoever holds the state lock does the
-    /// rest (C30).
-    pub(super) fn deliver_reset(&self) {
+    /// Resets the function, and has whoever holds the state lock do the rest. Waits for nobody (C30).
+    pub(super) fn reset_and_tell(&self) -> Result<(), Errno> {
+        self.gate.lock().under_way += 1;
+        let reset = self.function.reset();
         let mut guarded = None;
         if self.slips(Slip::LosesReset) {
             guarded = self.state.try_lock();
-            if guarded.is_none() {
-                return;
-            }
         }
-        let arrival = self.gate.lock().arrive(|| {
+        let mut gate = self.gate.lock();
+        gate.under_way -= 1;
+        reset?;
+        if self.slips(Slip::LosesReset) && guarded.is_none() {
+            return Ok(());
+        }
+        let arrival = gate.note.arrive(|| {
             guarded = guarded.take().or_else(|| self.state.try_lock());
             guarded.is_some()
         });
+        drop(gate);
         if let (Arrival::Locked, Some(guarded)) = (arrival, guarded) {
-            let changes = guarded.device.actions().changes();
-            self.release(guarded, changes);
+            self.release(guarded, false);
         }
+        Ok(())
     }
 
     /// The same by who holds the state lock himself.
-    pub(super) fn leave_note(&self) {
-        let deferred = self.gate.lock().arrive(|| false);
+    pub(super) fn reset_and_note(&self) -> Result<(), Errno> {
+        self.function.reset()?;
+        let deferred = self.gate.lock().note.arrive(|| false);
         debug_assert_eq!(deferred, Arrival::Deferred);
+        Ok(())
     }
 
-    fn release(&self, guarded: MutexGuard<'_, Guarded<C>>, changes: u64) {
+    /// `changed`: the holder has sent commands that change the VHCA.
+    fn release(&self, mut guarded: MutexGuard<'_, Guarded<C>>, changed: bool) {
+        guarded.in_doubt |= changed;
         let mut guarded = Some(guarded);
         while self.unlock(&mut guarded) == Unlock::ResetFirst {
             if let Some(guarded) = &mut guarded {
-                self.carry_out_reset(guarded, changes);
+                self.carry_out_reset(guarded);
             }
         }
     }
 
     fn unlock(&self, guarded: &mut Option<MutexGuard<'_, Guarded<C>>>) -> Unlock {
+        let mut gate = self.gate.lock();
         if self.slips(Slip::LooksThenLetsGo) {
-            let seen = self.gate.lock().unlock(|| {});
+            let seen = gate.note.unlock(|| {});
+            drop(gate);
             if seen == Unlock::Released {
                 *guarded = None;
             }
             return seen;
         }
-        self.gate.lock().unlock(|| *guarded = None)
+        let Gate { note, under_way } = &mut *gate;
+        note.unlock(|| {
+            // A reset that begins from here on finds every command done.
+            if let Some(mut guarded) = guarded.take() {
+                guarded.in_doubt &= *under_way > 0;
+            }
+        })
     }
 
-    fn carry_out_reset(&self, guarded: &mut Guarded<C>, changes: u64) {
+    fn carry_out_reset(&self, guarded: &mut Guarded<C>) {
         // A command of ours may have reached the firmware behind the reset (M72).
-        if guarded.device.actions().changes() != changes && !self.slips(Slip::ResetsOnce) {
+        if std::mem::take(&mut guarded.in_doubt) && !self.slips(Slip::ResetsOnce) {
             guarded.owes_reset = self.function.reset().is_err();
         }
         guarded.device.apply(Op::Reset, &mut []);

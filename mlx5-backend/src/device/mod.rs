@@ -9,7 +9,7 @@
 //! | lock | what is done under it |
 //! |---|---|
 //! | state | every op but a reset: state, session, data_fds, and the commands to the firmware |
-//! | gate | one method of [`ResetGate`], which may try the state lock or release it |
+//! | gate | one method of [`ResetGate`], which may try the state lock or release it; how many resets are under way |
 //! | SAVE | waiting for the one SAVE that is on its way, see [`PendingSave`] |
 //!
 //! A lock is only waited for by who holds none below it in this list, gate and SAVE being last:
@@ -24,10 +24,13 @@
 //!   lets go, waits for that SAVE, and looks again. A reset, a close or an arc that ends the session
 //!   waits for the same SAVE, as its memory is not free before, so a reader is never left behind.
 //! * **What outlasts a reset is reset again** (M72). A command that a SET sends while the function
-//!   is being reset may reach the firmware behind that, and a VHCA that says RUNNING would stay
-//!   suspended. So a holder who was met by a reset, and has changed the VHCA since it took the lock,
-//!   resets the function once more. To the user that reset comes when the SET is done (C32). The
-//!   kernel's driver does not, and leaves such a function suspended.
+//!   is being reset may reach the firmware behind that, and the VHCA of a device in RUNNING would
+//!   stay suspended. So who carries a reset out resets the function once more if the VHCA has been
+//!   changed while the reset was under way, be it by himself or by a holder before him. To the user
+//!   that reset comes when the SET is done (C32). The kernel's driver does not, and leaves such a
+//!   function suspended.
+//!
+//! [`ResetGate`]: vfio_fsm_core::device::ResetGate
 //!
 //! The unit tests of this module have loom try every order of the calls against each other.
 
@@ -41,13 +44,14 @@ mod slip;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use vfio_fsm_core::device::{Device, Planted, ResetGate};
+use vfio_fsm_core::device::{Device, Planted};
 use vfio_fsm_core::{Direction, Errno, Fault, Fd, Features, Op, RawState, Reply};
 
 use crate::command::Commands;
 use crate::sync::Mutex;
 use crate::vhca::{PendingSave, Vhca, VhcaError};
 
+use lock::Gate;
 use slip::Slip;
 
 pub use function::Function;
@@ -61,7 +65,7 @@ pub struct Mlx5Device<C: Commands, F> {
     function: F,
     /// Beside the state lock, because a reset must not wait to know.
     open: AtomicBool,
-    gate: Mutex<ResetGate>,
+    gate: Mutex<Gate>,
     state: Mutex<Guarded<C>>,
     #[cfg(test)]
     slip: Option<Slip>,
@@ -70,6 +74,8 @@ pub struct Mlx5Device<C: Commands, F> {
 /// What the state lock guards.
 struct Guarded<C: Commands> {
     device: Device<Vhca<C>, FDS>,
+    /// The VHCA has been changed by commands that a reset may have overtaken.
+    in_doubt: bool,
     /// The function should have been reset, and that failed.
     owes_reset: bool,
 }
@@ -95,8 +101,8 @@ impl<C: Commands, F: Function> Mlx5Device<C, F> {
         Self {
             function,
             open: AtomicBool::new(true),
-            gate: Mutex::new(ResetGate::new()),
-            state: Mutex::new(Guarded { device, owes_reset: false }),
+            gate: Mutex::new(Gate::default()),
+            state: Mutex::new(Guarded { device, in_doubt: false, owes_reset: false }),
             #[cfg(test)]
             slip: None,
         }
@@ -186,10 +192,9 @@ impl<C: Commands, F: Function> Mlx5Device<C, F> {
             }
             let reply = guarded.device.apply(Op::SetState { to, fault }, &mut []).map(|_| &[][..]);
             if reset_inside {
-                if let Err(errno) = self.function.reset() {
+                if let Err(errno) = self.reset_and_note() {
                     return Reply::Errno(errno);
                 }
-                self.leave_note();
             }
             reply
         })
@@ -203,9 +208,7 @@ impl<C: Commands, F: Function> Mlx5Device<C, F> {
         if self.slips(Slip::ResetWaits) {
             self.with(|_| ());
         }
-        self.function.reset()?;
-        self.deliver_reset();
-        Ok(())
+        self.reset_and_tell()
     }
 
     fn open(&self) -> Result<(), Errno> {

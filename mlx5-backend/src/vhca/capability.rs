@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! Whether a virtual function can be migrated at all.
 
-use crate::command::Commands;
+use crate::command::{CommandError, Commands};
 use crate::layout::{CapMode, CapType, QueryHcaCapIn, QueryHcaCapOut};
 
 use super::error::VhcaError;
@@ -59,13 +59,13 @@ fn query(
     function: Option<u16>,
     kind: CapType,
     mode: CapMode,
-) -> Result<QueryHcaCapOut, VhcaError> {
+) -> Result<QueryHcaCapOut<Vec<u8>>, VhcaError> {
     let mut input = QueryHcaCapIn::command();
     input.ask(kind, mode);
     if let Some(function) = function {
         input.set_other_function(true).set_function_id(function);
     }
-    let mut output = QueryHcaCapOut::zeroed();
-    commands.execute(input.as_bytes(), output.as_bytes_mut())?;
-    Ok(output)
+    let mut output = vec![0; QueryHcaCapOut::BYTES];
+    commands.execute(input.as_bytes(), &mut output)?;
+    Ok(QueryHcaCapOut::new(output).map_err(CommandError::from)?)
 }

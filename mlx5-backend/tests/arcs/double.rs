@@ -193,8 +193,8 @@ impl Double {
                     state.left -= now;
                     now
                 }
-                (false, false) if !tracked => state.full - 1,
-                // Also what ends the tracking: there is nothing in it that anybody reads.
+                (false, false) if !tracked || state.responder => state.full - 1,
+                // Also what ends the tracking of a device that runs: nobody reads it.
                 (false, _) => state.changed - 1,
             };
             let next = if chunked { state.left.min(state.chunk) } else { 0 };

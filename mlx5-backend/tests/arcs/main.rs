@@ -3,4 +3,5 @@
 
 mod commands;
 mod double;
+mod sessions;
 mod undo;
