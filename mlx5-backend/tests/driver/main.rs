@@ -12,6 +12,7 @@
 #![expect(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "these are tests")]
 
 mod arcs;
+mod exchange;
 mod findings;
 mod mended;
 mod paths;

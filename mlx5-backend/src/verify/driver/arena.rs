@@ -37,6 +37,11 @@ impl Arena {
         Ok(arena)
     }
 
+    /// Whether an address is in here, mapped or not.
+    pub const fn contains(&self, iova: u64) -> bool {
+        iova >= FIRST_IOVA && iova - FIRST_IOVA < self.pages * PAGE
+    }
+
     pub(super) const fn pages(&self) -> u64 {
         self.pages
     }

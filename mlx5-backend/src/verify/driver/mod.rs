@@ -22,8 +22,10 @@
 //! there is memory, user memory is always there, bus addresses are linear.
 
 mod arena;
+mod bench;
 mod build;
 mod error;
+mod exchange;
 mod findings;
 mod golden;
 mod ours;
@@ -42,8 +44,10 @@ use std::process::{Child, Command, Stdio};
 use vfio_fsm_core::{Errno, Op};
 
 pub use arena::{Arena, FIRST_IOVA};
+pub use bench::{Bench, Software};
 pub use build::{Build, Built, needed};
 pub use error::DriverError;
+pub use exchange::{Side, Way, exchange};
 pub use findings::{FINDINGS, Finding};
 pub use golden::transcript;
 pub use ours::Direct;

@@ -2,20 +2,14 @@
 //! Our backend and the shipping driver, side by side: every way of so many SETs from RUNNING, for the
 //! same firmware, and after each step the commands of either.
 
-use std::sync::Arc;
+use std::hash::{DefaultHasher, Hash, Hasher};
 
-use vfio_fsm_core::{Direction, Errno, Fd, Features, Op, Reply, State};
+use vfio_fsm_core::{Direction, Errno, Fd, Op, Reply, State};
 
-use super::{Arena, Built, Completion, Direct, DriverError, Given, LinuxDriver, Options, Scripted};
+use super::{Bench, Built, Completion, Direct, DriverError, Firmware, Given, LinuxDriver, Options};
 use crate::device::Mlx5Device;
-use crate::dma::DmaSpace;
 use crate::layout::Opcode;
-use crate::vhca::{Migration, Vhca};
 
-/// In chunk mode, chunks of five pages, so that three of them are soon read.
-const TOTAL: u64 = 20_000;
-/// Pages and bytes of memory for either.
-const PAGES: u64 = 1 << 12;
 /// Where the page addresses of a CREATE_MKEY begin.
 const MTT: usize = 0x110;
 
@@ -24,17 +18,23 @@ const MTT: usize = 0x110;
 pub enum Manner {
     /// Nothing.
     Idle,
+    /// The guest touches the VF, so that something has always changed.
+    Touched,
     /// The data_fd is used: read to its end, asked what has changed, and read again; or written to.
     Busy,
 }
 
 /// What we mean to do otherwise, and why. What else is done otherwise, nobody meant.
 pub const DIFFERENCES: &[(&str, &str)] =
-    &[(EMPTY_STREAM, REFUSED), (NEXT_CHUNK, LATER), (KEYS, FREE_ORDER)];
+    &[(EMPTY_STREAM, REFUSED), (NO_BUFFER, A_PAGE), (NEXT_CHUNK, LATER), (KEYS, FREE_ORDER)];
 
 const EMPTY_STREAM: &str = "leaving RESUMING without a stream fails";
 const REFUSED: &str = "R29: a state that did not arrive is not one to run on. The kernel's driver \
      resumes a VHCA into which nothing was loaded";
+const NO_BUFFER: &str =
+    "when nothing has changed, the SAVE that ends tracking has a buffer even so";
+const A_PAGE: &str = "the kernel's driver then gives memory key 0 and size 0; no public word says that \
+     firmware takes them, and if it does not, tracking does not end";
 const NEXT_CHUNK: &str = "the next chunk is saved when the data_fd is read, and not at once";
 const LATER: &str = "our backend has no thread of its own; a reader that keeps reading sees no \
      difference, and one that does not keeps one buffer empty";
@@ -58,22 +58,24 @@ pub struct Parting {
     pub ours: Vec<String>,
 }
 
-/// Walks all paths of so many SETs. For each way, where the two part for the first time.
-pub fn part(
+/// Walks all paths of so many SETs, on firmwares that `bench` makes alike. For each way, where the
+/// two part for the first time.
+pub fn part<F: Firmware + Send>(
     built: &Built,
     length: u32,
     chunk_mode: bool,
     manner: Manner,
+    bench: impl Fn() -> Result<Bench<F>, DriverError>,
 ) -> Result<Vec<Parting>, DriverError> {
-    let stream = stream(built, chunk_mode)?;
+    let start = || Both::start(built, chunk_mode, [bench()?, bench()?]);
+    let stream = start()?.stream()?;
     let mut partings: Vec<Parting> = Vec::new();
     for number in 0..TARGETS.len().pow(length) {
         let path = path(number, length);
         if partings.iter().any(|parting| path.starts_with(&parting.path)) {
             continue;
         }
-        let mut both = Both::start(built, chunk_mode)?;
-        partings.extend(both.walk(&path, manner, &stream)?);
+        partings.extend(start()?.walk(&path, manner, &stream)?);
     }
     Ok(partings)
 }
@@ -91,23 +93,12 @@ fn path(mut number: usize, length: u32) -> Vec<State> {
     path
 }
 
-/// What is loaded where something is loaded: the driver's own.
-fn stream(built: &Built, chunk_mode: bool) -> Result<Vec<u8>, DriverError> {
-    let mut both = Both::start(built, chunk_mode)?;
-    both.driver.try_apply(Op::set(State::StopCopy), &mut [])?;
-    let mut stream = Vec::new();
-    let mut buf = vec![0; 1 << 16];
-    let read = Op::Read { fd: Fd(1), len: 1 << 16 };
-    while let Reply::Bytes(bytes) = both.driver.try_apply(read, &mut buf)? {
-        stream.extend_from_slice(bytes);
-    }
-    Ok(stream)
-}
-
-struct Both {
-    driver: LinuxDriver<Scripted>,
-    ours: Mlx5Device<Direct<Scripted>, Direct<Scripted>>,
-    firmware: Direct<Scripted>,
+struct Both<F: Firmware + Send> {
+    driver: LinuxDriver<F>,
+    ours: Mlx5Device<Direct<F>, Direct<F>>,
+    firmware: Direct<F>,
+    /// Whether the two read the same.
+    contents: bool,
     fd: Option<Fd>,
     /// In chunk mode: the driver's, and ours.
     chunks: Option<[Chunks; 2]>,
@@ -116,9 +107,14 @@ struct Both {
 impl Parting {
     /// Which of the [`DIFFERENCES`] it is, if it is one that we mean.
     pub fn meant(&self) -> Option<&'static str> {
-        let refused = self.ours == [Errno::EINVAL.to_string()];
-        let leaves = self.from == State::Resuming && self.op.starts_with("SET");
-        (refused && leaves).then_some(EMPTY_STREAM)
+        let refused = self.ours == [said(Reply::Errno(Errno::EINVAL), true)];
+        if refused && self.from == State::Resuming && self.op.starts_with("SET") {
+            return Some(EMPTY_STREAM);
+        }
+        let begins =
+            |lines: &[String], with| lines.first().is_some_and(|line| line.starts_with(with));
+        let no_buffer = begins(&self.driver, "SAVE_VHCA_STATE 011800000000000000001234 of 32");
+        (no_buffer && begins(&self.ours, "CREATE_MKEY")).then_some(NO_BUFFER)
     }
 }
 
@@ -152,21 +148,27 @@ fn is_chunk(given: &Given) -> bool {
     Opcode::from(given.opcode()) == Opcode::SaveVhcaState && flags & 0xc0 == 0x80
 }
 
-impl Both {
-    fn start(built: &Built, chunk_mode: bool) -> Result<Self, DriverError> {
-        let scripted = Scripted::new(chunk_mode).with_total(TOTAL);
-        let arena = Arena::new(PAGES).map_err(DriverError::Process)?;
+impl<F: Firmware + Send> Both<F> {
+    fn start(built: &Built, chunk_mode: bool, benches: [Bench<F>; 2]) -> Result<Self, DriverError> {
+        let [theirs, mine] = benches;
+        let contents = theirs.contents;
         let options = Options { completion: Completion::Within, ..Options::default() };
-        let mut driver = built.start(scripted.clone(), &arena, options)?;
-        driver.take_given();
-        let firmware = Direct::new(scripted, DmaSpace::new(PAGES * 4096));
-        let vhca = Migration::of(&firmware)
-            .and_then(|pf| Vhca::new(Arc::new(firmware.clone()), pf, 1))
-            .map_err(|error| DriverError::Found(format!("our backend: {error}")))?;
-        firmware.take_given();
-        let ours = Mlx5Device::new(Features::ALL, vhca, firmware.clone());
+        let driver = theirs.driver(built, options)?;
+        let (ours, firmware) = mine.ours()?;
         let chunks = chunk_mode.then(Default::default);
-        Ok(Self { driver, ours, firmware, fd: None, chunks })
+        Ok(Self { driver, ours, firmware, contents, fd: None, chunks })
+    }
+
+    /// What is loaded where something is loaded: the driver's own.
+    fn stream(mut self) -> Result<Vec<u8>, DriverError> {
+        self.driver.try_apply(Op::set(State::StopCopy), &mut [])?;
+        let mut stream = Vec::new();
+        let mut buf = vec![0; 1 << 16];
+        let read = Op::Read { fd: Fd(1), len: 1 << 16 };
+        while let Reply::Bytes(bytes) = self.driver.try_apply(read, &mut buf)? {
+            stream.extend_from_slice(bytes);
+        }
+        Ok(stream)
     }
 
     fn walk(
@@ -175,7 +177,7 @@ impl Both {
         manner: Manner,
         stream: &[u8],
     ) -> Result<Option<Parting>, DriverError> {
-        for (done, &to) in (1..).zip(path) {
+        for (done, &to) in (1u8..).zip(path) {
             let from = self.state()?;
             if let Some(chunks) = &mut self.chunks
                 && !from.is_saving()
@@ -184,11 +186,15 @@ impl Both {
             }
             let mut op = format!("SET {to}");
             let mut parted = self.steps(&[Op::set(to)])?;
-            if manner == Manner::Busy && parted.is_none() {
-                (op, parted) = self.use_data_fd(stream)?;
+            if parted.is_none() {
+                (op, parted) = match manner {
+                    Manner::Idle => (op, None),
+                    Manner::Touched => (op, self.steps(&[Op::Touch(done)])?),
+                    Manner::Busy => self.use_data_fd(stream)?,
+                };
             }
             if let Some((driver, ours)) = parted {
-                let path = path[..done].to_vec();
+                let path = path[..usize::from(done)].to_vec();
                 return Ok(Some(Parting { path, op, from, driver, ours }));
             }
         }
@@ -218,7 +224,8 @@ impl Both {
         }
         // Enough for every stream here, each read beyond a buffer.
         let read = Op::Read { fd, len: 1 << 15 };
-        for op in [read, read, read, Op::PrecopyInfo { fd }, Op::DataSize, read, read, read] {
+        let info = Op::PrecopyInfo { fd };
+        for op in [read, read, read, Op::Touch(0x77), info, Op::DataSize, read, read, read] {
             let parted = self.steps(&[op])?;
             if parted.is_some() {
                 return Ok((op.to_string(), parted));
@@ -232,12 +239,12 @@ impl Both {
         let mut buf = vec![0; 1 << 16];
         let (mut replies, mut expected) = (Vec::new(), Vec::new());
         for &op in ops {
-            let reply = self.driver.try_apply(op, &mut buf)?.map(<[u8]>::len);
+            let reply = self.driver.try_apply(op, &mut buf)?;
             if let Reply::Fd(Some(fd)) = reply {
                 self.fd = Some(fd);
             }
-            expected.push(reply.to_string());
-            replies.push(self.ours.apply(op, &mut buf).map(<[u8]>::len).to_string());
+            expected.push(said(reply, self.contents));
+            replies.push(said(self.ours.apply(op, &mut buf), self.contents));
         }
         let (mut driver, mut ours) = self.commands();
         if let Some([theirs, mine]) = &self.chunks
@@ -263,6 +270,16 @@ impl Both {
 
 /// The driver's, and ours.
 type Lines = (Vec<String>, Vec<String>);
+
+/// A reply, with a digest of what was read where that is known.
+fn said(reply: Reply<&[u8]>, contents: bool) -> String {
+    let mut hasher = DefaultHasher::new();
+    match reply {
+        Reply::Bytes(bytes) if contents => bytes.hash(&mut hasher),
+        _ => {}
+    }
+    format!("{} ({:016x})", reply.map(<[u8]>::len), hasher.finish())
+}
 
 /// A command by its name and its bytes; addresses of pages are each side's own.
 fn shown(given: &Given) -> String {
