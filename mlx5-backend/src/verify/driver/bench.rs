@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use vfio_fsm_core::{Errno, Features};
 
-use super::{Arena, Built, Direct, DriverError, Firmware, LinuxDriver, Options, Scripted};
+use super::{Arena, Built, Direct, DriverError, Firmware, LinuxDriver, Options, Ours, Scripted};
 use crate::command::{CommandError, Commands};
 use crate::device::Mlx5Device;
 use crate::dma::{DmaError, DmaSpace};
@@ -59,7 +59,7 @@ impl<F: Firmware + Send> Bench<F> {
     }
 
     /// Our backend on it.
-    pub fn ours(self) -> Result<(Mlx5Device<Direct<F>, Direct<F>>, Direct<F>), DriverError> {
+    pub fn ours(self) -> Result<(Ours<F>, Direct<F>), DriverError> {
         let direct = Direct::new(self.firmware, self.dma);
         let vhca = Migration::of(&direct)
             .and_then(|pf| Vhca::new(Arc::new(direct.clone()), pf, 1))

@@ -3,10 +3,8 @@
 
 use vfio_fsm_core::{EndOfStream, Fd, Op, Reply, State};
 
-use super::{Bench, Built, DriverError, LinuxDriver, Options, Software};
-use crate::device::Mlx5Device;
+use super::{Bench, Built, Direct, DriverError, LinuxDriver, Options, Ours, Software};
 use crate::firmware::{Config, VhcaConfig};
-use crate::verify::driver::Direct;
 
 /// Who drives the VF at one end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -58,7 +56,7 @@ pub fn exchange(
 /// One end. Neither is large beside what it drives.
 enum End {
     Linux(Box<LinuxDriver<Software>>),
-    Ours(Box<(Mlx5Device<Direct<Software>, Direct<Software>>, Direct<Software>)>),
+    Ours(Box<(Ours<Software>, Direct<Software>)>),
 }
 
 impl End {

@@ -50,7 +50,7 @@ pub use error::DriverError;
 pub use exchange::{Side, Way, exchange};
 pub use findings::{FINDINGS, Finding};
 pub use golden::transcript;
-pub use ours::Direct;
+pub use ours::{Direct, Ours};
 pub use paths::{DIFFERENCES, Manner, Parting, part};
 pub use scripted::{Failure, Scripted};
 pub use sweep::{Outcome, Trouble, sweep};

@@ -8,9 +8,12 @@ use vfio_fsm_core::Errno;
 
 use super::{Firmware, Given};
 use crate::command::{CommandError, Commands};
-use crate::device::Function;
+use crate::device::{Function, Mlx5Device};
 use crate::dma::DmaSpace;
 use crate::layout::{CommandStatus, DeliveryStatus, Opcode};
+
+/// Our backend on a [`Firmware`].
+pub type Ours<F> = Mlx5Device<Direct<F>, Direct<F>>;
 
 /// A [`Firmware`] as [`Commands`] and as [`Function`], with a log of what it was given. A clone is
 /// another handle to the same.

@@ -6,8 +6,9 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 
 use vfio_fsm_core::{Direction, Errno, Fd, Op, Reply, State};
 
-use super::{Bench, Built, Completion, Direct, DriverError, Firmware, Given, LinuxDriver, Options};
-use crate::device::Mlx5Device;
+use super::{
+    Bench, Built, Completion, Direct, DriverError, Firmware, Given, LinuxDriver, Options, Ours,
+};
 use crate::layout::Opcode;
 
 /// Where the page addresses of a CREATE_MKEY begin.
@@ -95,7 +96,7 @@ fn path(mut number: usize, length: u32) -> Vec<State> {
 
 struct Both<F: Firmware + Send> {
     driver: LinuxDriver<F>,
-    ours: Mlx5Device<Direct<F>, Direct<F>>,
+    ours: Ours<F>,
     firmware: Direct<F>,
     /// Whether the two read the same.
     contents: bool,
