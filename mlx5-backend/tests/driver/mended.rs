@@ -52,7 +52,7 @@ fn set_with_pages(built: &Built, to: State, pages: u32) -> Result<(), String> {
     driver.pages_left(Some(pages)).unwrap();
     let reply = driver.try_apply(Op::set(to), &mut []).map_err(|error| error.to_string())?;
     assert_eq!(reply, Reply::Errno(Errno::ENOMEM));
-    driver.finish(1).map(drop).map_err(|error| error.to_string())
+    driver.finish(1).map_err(|error| error.to_string())
 }
 
 /// M103: a failed step to RESUMING frees its session once (B28).
@@ -105,7 +105,7 @@ fn a_session_outlives_its_save() {
         driver.try_apply(Op::set(State::StopCopy), &mut []).unwrap();
         driver.try_apply(Op::CloseFd { fd: Fd(1) }, &mut []).unwrap();
         driver.try_apply(Op::Reset, &mut []).unwrap();
-        let ended = driver.complete().and_then(|_| driver.finish(1).map(drop));
+        let ended = driver.complete().and_then(|_| driver.finish(1));
         assert_eq!(ended.is_ok(), sound, "{ended:?}");
     }
 }

@@ -4,7 +4,7 @@
 use std::path::PathBuf;
 use std::sync::LazyLock;
 
-use vfio_fsm_mlx5::verify::driver::{Build, Built};
+use vfio_fsm_mlx5::verify::driver::{Build, Built, CHECKS};
 
 /// The top of the kernel's sources.
 pub(crate) fn source() -> PathBuf {
@@ -25,3 +25,9 @@ pub(crate) static SHIPPING: LazyLock<Built> = LazyLock::new(|| {
 /// The same without them, where the commands are what matters.
 pub(crate) static QUICK: LazyLock<Built> =
     LazyLock::new(|| Build::new(&source()).build(&place("quick")).expect("it builds"));
+
+/// One of the checks, which is to pass. What it has done.
+pub(crate) fn check(name: &str, built: &Built) -> String {
+    let check = CHECKS.iter().find(|check| check.name == name).expect("a check of this name");
+    check.run(built).unwrap_or_else(|error| panic!("{}: {error}", check.what))
+}

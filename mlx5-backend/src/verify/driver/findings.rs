@@ -135,7 +135,7 @@ impl Seen {
         let name = op.to_string();
         match self.apply(op) {
             // Without the sanitizers it says nothing: it is a segmentation fault.
-            Err(DriverError::Ended(said))
+            Err(DriverError::Ended { said, .. })
                 if said.is_empty() || said.contains("null pointer of type") =>
             {
                 Ok(())
@@ -174,7 +174,7 @@ fn truncated_stream(built: &Built) -> Result<(), DriverError> {
     if commands.iter().filter(|(opcode, _)| *opcode == Opcode::ResumeVhca).count() != 2 {
         return Err(found("the VHCA was not resumed"));
     }
-    seen.driver.finish(1).map(drop)
+    seen.driver.finish(1)
 }
 
 /// In PRE_COPY, with a SAVE to come that fails.
@@ -202,7 +202,7 @@ fn leak_when_clean_up_fails(built: &Built) -> Result<(), DriverError> {
     match seen.driver.finish(1) {
         Err(DriverError::Found(left)) if left.contains("files: 1") => Ok(()),
         Err(other) => Err(other),
-        Ok(_) => Err(found("nothing is left")),
+        Ok(()) => Err(found("nothing is left")),
     }
 }
 
@@ -235,7 +235,7 @@ fn responder_suspended(built: &Built) -> Result<(), DriverError> {
     }
     seen.expect(Op::set(State::Running), Reply::Errno(Errno::ENODEV))?;
     seen.is_in(State::PreCopy)?;
-    seen.driver.finish(1).map(drop)
+    seen.driver.finish(1)
 }
 
 /// What the driver has allocated beyond what it had, for this beginning of a stream.
