@@ -4,8 +4,8 @@
 
 use vfio_fsm_core::{EndOfStream, Errno, Fd, Op, RawState, Reply, State};
 
-use super::{Arena, Built, DriverError, Failure, LinuxDriver, Options, Scripted};
-use crate::layout::{CommandStatus, Opcode, ResumeOpMod};
+use super::{Arena, Built, DriverError, Failure, LinuxDriver, Meanwhile, Options, Scripted};
+use crate::layout::{CommandStatus, Opcode, ResumeOpMod, SuspendOpMod};
 
 /// Pages of the driver under test: 256 MiB.
 const PAGES: u64 = 1 << 16;
@@ -57,6 +57,12 @@ pub const FINDINGS: &[Finding] = &[
         what: "when the step to STOP_COPY fails behind SUSPEND, the way back leaves the responder \
                suspended",
         show: responder_suspended,
+    },
+    Finding {
+        page: "mlx5-reset-within-set",
+        what: "a reset within a SET is followed by the rest of the SET's commands, and leaves the \
+               VHCA suspended in RUNNING",
+        show: suspended_after_reset,
     },
     Finding {
         page: "mlx5-record-size",
@@ -235,6 +241,20 @@ fn responder_suspended(built: &Built) -> Result<(), DriverError> {
     }
     seen.expect(Op::set(State::Running), Reply::Errno(Errno::ENODEV))?;
     seen.is_in(State::PreCopy)?;
+    seen.driver.finish(1)
+}
+
+fn suspended_after_reset(built: &Built) -> Result<(), DriverError> {
+    let mut seen = Seen::start(built, Options::default())?;
+    // While the second command runs: the first has suspended the initiator.
+    seen.driver.meanwhile(Meanwhile::Command(1), Op::Reset);
+    seen.commands();
+    seen.set(State::Stop, None)?;
+    seen.is_in(State::Running)?;
+    let suspends = [SuspendOpMod::Initiator, SuspendOpMod::Responder].map(u16::from);
+    if seen.commands() != suspends.map(|op_mod| (Opcode::SuspendVhca, op_mod)) {
+        return Err(found("the VHCA was resumed"));
+    }
     seen.driver.finish(1)
 }
 

@@ -163,6 +163,8 @@ pub struct LinuxDriver<F> {
 #[derive(Debug)]
 enum Happening {
     Op(Op<Vec<u8>>),
+    /// The driver is told of a reset.
+    ResetDone,
     ObjectChange(u32),
 }
 
@@ -465,6 +467,9 @@ impl<F: Firmware> LinuxDriver<F> {
     fn happens(&mut self, what: Happening) -> Result<(), DriverError> {
         let op = match what {
             Happening::Op(op) => op,
+            Happening::ResetDone => {
+                return self.call(&Frame::op(Kind::Reset, [0; 3], &[])).map(drop);
+            }
             Happening::ObjectChange(object) => {
                 let event = Frame::op(Kind::ObjectChange, [i64::from(object), 0, 0], &[]);
                 return self.call(&event).map(drop);
