@@ -6,9 +6,10 @@ use std::collections::BTreeSet;
 
 use vfio_fsm_mlx5::layout::{
     AllocPdOut, CapMode, CapType, CommandIn, CommandOut, CommandStatus, CreateMkeyIn,
-    DeliveryStatus, Eqe, EventType, InitialSeg, LayoutError, LoadVhcaStateIn, Mkc, MkeyAccessMode,
-    Opcode, PageTrack, QueryHcaCapIn, QueryHcaCapOut, QueryPagesOut, QueryVhcaMigrationStateIn,
-    ResumeOpMod, ResumeVhcaIn, SaveVhcaStateIn, Structure, SuspendOpMod, SuspendVhcaIn,
+    DeliveryStatus, Eqe, EventType, InitialSeg, LayoutError, LoadVhcaStateIn, MigrationState, Mkc,
+    MkeyAccessMode, Opcode, PageTrack, QueryHcaCapIn, QueryHcaCapOut, QueryPagesOut,
+    QueryVhcaMigrationStateIn, QueryVhcaMigrationStateOut, ResumeOpMod, ResumeVhcaIn,
+    SaveVhcaStateIn, Structure, SuspendOpMod, SuspendVhcaIn,
 };
 use vfio_fsm_mlx5::verify::golden::{self, Outcome, Row, UNNAMED};
 use vfio_fsm_mlx5::verify::headers::{self, NOT_IN_HEADER};
@@ -229,6 +230,11 @@ fn unions_and_unnamed_fields_are_in_their_places() {
     assert_eq!(caps.as_bytes()[16 + 0x1b], 0x40);
     caps.capability_mut().adv_virtualization_cap_mut().set_pg_track_log_max_page_size(0x1f);
     assert_eq!(caps.capability().adv_virtualization_cap().pg_track_log_max_page_size(), 0x1f);
+
+    let mut answer = [0; 64];
+    answer[0x0c] = 0x3f;
+    let answer = QueryVhcaMigrationStateOut::new(answer).expect("long enough");
+    assert_eq!(answer.migration_state(), MigrationState::Dirty);
 
     let mut event = Eqe::zeroed();
     event.set_event_type(EventType::PageRequest);

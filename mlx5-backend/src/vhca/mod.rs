@@ -328,8 +328,7 @@ impl<C: Commands> DeviceData for Vhca<C> {
     fn precopy_info(&mut self) -> Result<PrecopyInfo, Errno> {
         let running = self.halt == Halt::Nothing;
         let Self { hca, leftovers, session, .. } = self;
-        let info =
-            saving(session).and_then(|saving| saving.precopy_info(hca, leftovers, running));
+        let info = saving(session).and_then(|saving| saving.precopy_info(hca, leftovers, running));
         info.map_err(|error| self.note(error))
     }
 

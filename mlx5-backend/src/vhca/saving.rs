@@ -209,9 +209,7 @@ impl<C: Commands> Saving<C> {
         let Some(Flight { save, buffer, purpose }) = self.flight.take() else { return Ok(()) };
         let room = buffer.memory.len();
         let saved = match save.result() {
-            Ok(Saved { image, .. }) if image > room => {
-                Err(VhcaError::ImageTooLong { image, room })
-            }
+            Ok(Saved { image, .. }) if image > room => Err(VhcaError::ImageTooLong { image, room }),
             saved => saved.map_err(VhcaError::from),
         };
         match saved {
@@ -325,7 +323,10 @@ impl<C: Commands> Saving<C> {
         let changed = if running && tracked { hca.query(true)?.required } else { 0 };
         let unread = self.filled - self.read;
         if self.initial > self.read {
-            return Ok(PrecopyInfo { initial_bytes: self.initial - self.read, ..Default::default() });
+            return Ok(PrecopyInfo {
+                initial_bytes: self.initial - self.read,
+                ..Default::default()
+            });
         }
         if unread == 0 && changed > 0 {
             let buffer = self.take_buffer(hca, leftovers, changed)?;

@@ -8,9 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::time::Duration;
 
-use vfio_fsm_core::Errno;
 use vfio_fsm_mlx5::command::{CommandError, Commands};
-use vfio_fsm_mlx5::device::Function;
 use vfio_fsm_mlx5::dma::DmaSpace;
 use vfio_fsm_mlx5::layout::{
     AllocPdOut, CapMode, CapType, CommandIn, CommandStatus, CreateMkeyIn, CreateMkeyOut,
@@ -60,8 +58,8 @@ pub(crate) struct State {
     pub(crate) log: Vec<Sent>,
     /// The n-th command from now fails, counted from 0.
     pub(crate) faults: BTreeMap<usize, Fault>,
-    /// Done before the n-th command from now.
-    pub(crate) before: BTreeMap<usize, Box<dyn FnOnce(&mut State) + Send>>,
+    /// Done before the n-th command from now, with the state free.
+    before: BTreeMap<usize, Box<dyn FnOnce() + Send>>,
     pub(crate) pds: BTreeSet<u32>,
     pub(crate) mkeys: BTreeMap<u32, Key>,
     pub(crate) initiator: bool,
@@ -81,6 +79,8 @@ pub(crate) struct State {
     pub(crate) value: u8,
     pub(crate) loaded: Vec<Vec<u8>>,
     pub(crate) resets: u32,
+    /// The next reset of the function fails.
+    pub(crate) reset_fails: bool,
     pub(crate) violations: Vec<String>,
     last: u32,
     count: usize,
@@ -91,7 +91,6 @@ pub(crate) struct State {
 pub(crate) struct Key {
     pub(crate) pd: u32,
     pub(crate) pages: Vec<u64>,
-    pub(crate) len: u64,
 }
 
 pub(crate) struct Double {
@@ -143,10 +142,15 @@ impl Double {
     }
 
     /// Something happens before the n-th command from now.
-    pub(crate) fn before(&self, nth: usize, happens: impl FnOnce(&mut State) + Send + 'static) {
+    pub(crate) fn before(&self, nth: usize, happens: impl FnOnce() + Send + 'static) {
         let mut state = self.state();
         let nth = state.count + nth;
         state.before.insert(nth, Box::new(happens));
+    }
+
+    /// What has not happened yet will not.
+    pub(crate) fn forget_before(&self) {
+        self.state().before.clear();
     }
 
     /// Whether a fault is still waiting for its command; none is afterwards.
@@ -244,8 +248,11 @@ impl Double {
             }
             Opcode::QueryVhcaMigrationState => {
                 let command = QueryVhcaMigrationStateIn::new(input).unwrap();
-                if command.incremental() && (state.saving || !state.tracked) {
-                    violation("incremental QUERY during a SAVE, or untracked");
+                if command.incremental() && state.saving {
+                    violation("incremental QUERY during a SAVE");
+                }
+                if command.incremental() && !state.tracked {
+                    state.violations.push("incremental QUERY, untracked".to_owned());
                 }
                 let mut answer = QueryVhcaMigrationStateOut::new(&mut output[..]).unwrap();
                 let size = if command.incremental() { state.changed } else { state.full };
@@ -320,7 +327,7 @@ fn key(input: &[u8]) -> Key {
     assert_eq!(list.len(), units as usize * 2, "two entries to a unit");
     assert_eq!(units, mkc.translations_octword_size());
     assert!(list[pages as usize..].iter().all(|entry| *entry == 0));
-    Key { pd: mkc.pd(), pages: list[..pages as usize].to_vec(), len: mkc.len() }
+    Key { pd: mkc.pd(), pages: list[..pages as usize].to_vec() }
 }
 
 fn capabilities(input: &[u8], output: &mut [u8], chunks: bool) {
@@ -356,7 +363,9 @@ impl Commands for Double {
         let nth = state.count;
         state.count += 1;
         if let Some(happens) = state.before.remove(&nth) {
-            happens(&mut state);
+            drop(state);
+            happens();
+            state = self.state();
         }
         let fault = state.faults.remove(&nth);
         let entry = Sent { opcode, input: input.to_vec(), made: None, error: None };
@@ -410,24 +419,5 @@ impl Commands for Double {
 
     fn dma(&self) -> &DmaSpace {
         &self.dma
-    }
-}
-
-/// Its function: a reset makes the VHCA run, and lets a SAVE end.
-pub(crate) struct Reset(pub(crate) Arc<Double>);
-
-impl Function for Reset {
-    fn reset(&self) -> Result<(), Errno> {
-        let mut state = self.0.state();
-        (state.initiator, state.responder, state.tracked) = (false, false, false);
-        state.resets += 1;
-        drop(state);
-        self.0.let_go();
-        Ok(())
-    }
-
-    fn touch(&self, value: u8) -> Result<(), Errno> {
-        self.0.state().value = value;
-        Ok(())
     }
 }

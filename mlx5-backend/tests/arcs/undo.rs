@@ -118,8 +118,9 @@ fn fail_each_command(from: State, to: State, fault: Fault, chunks: bool) -> usiz
             assert_eq!(state.violations, [""; 0], "{name}");
             state.log.iter().find(|sent| sent.error.is_some()).unwrap().opcode
         };
-        let asynchronous = opcode == Opcode::SaveVhcaState && fault != Fault::Start && !before.3
-            || opcode == Opcode::SaveVhcaState && fault != Fault::Start && to == State::StopCopy;
+        let asynchronous = opcode == Opcode::SaveVhcaState
+            && fault != Fault::Start
+            && (!before.3 || to == State::StopCopy);
         if asynchronous || matches!(opcode, Opcode::DestroyMkey | Opcode::DeallocPd) {
             // The arc does not wait for the one, and cannot be undone when it comes to the other.
             assert!(matches!(reply, Reply::Fd(_)), "{name}: {reply:?}");

@@ -62,12 +62,18 @@ const SCENES: &[Scene] = &[
     Scene { start: State::PreCopy, calls: &[Call::Read, Call::GetThenEndSave] },
     Scene { start: State::PreCopy, calls: &[Call::Info, Call::Reset] },
     Scene { start: State::PreCopy, calls: &[Call::Set(State::PreCopyP2p), Call::Reset] },
-    Scene { start: State::PreCopy, calls: &[Call::Set(State::PreCopyP2p), Call::Read, Call::EndSave] },
+    Scene {
+        start: State::PreCopy,
+        calls: &[Call::Set(State::PreCopyP2p), Call::Read, Call::EndSave],
+    },
     Scene { start: State::PreCopy, calls: &[Call::Read, Call::Info, Call::Reset] },
     Scene { start: State::PreCopy, calls: &[Call::Info, Call::Detach, Call::EndSave] },
     Scene { start: State::StopCopy, calls: &[Call::Read, Call::Reset] },
     Scene { start: State::StopCopy, calls: &[Call::Read, Call::Close, Call::EndSave] },
-    Scene { start: State::StopCopy, calls: &[Call::Set(State::Running), Call::Read, Call::EndSave] },
+    Scene {
+        start: State::StopCopy,
+        calls: &[Call::Set(State::Running), Call::Read, Call::EndSave],
+    },
     Scene { start: State::StopCopy, calls: &[Call::Set(State::Stop), Call::Reset] },
 ];
 
@@ -125,9 +131,10 @@ impl Scene {
             let session = guarded.device.fsm().session();
             let state = guarded.device.fsm().state();
             assert_eq!(session.is_some(), state.session().is_some());
-            let ended = self.calls.iter().any(|call| {
-                matches!(call, Call::Reset | Call::Close | Call::Detach)
-            });
+            let ended = self
+                .calls
+                .iter()
+                .any(|call| matches!(call, Call::Reset | Call::Close | Call::Detach));
             let alive = fd.is_some_and(|fd| guarded.device.is_live(fd));
             assert!(!(ended && alive), "a reset was lost");
             state
@@ -154,10 +161,8 @@ fn do_call(call: Call, device: &Device, fake: &Fake, fd: Option<Fd>) {
     match call {
         Call::Set(to) => {
             let reply = device.apply(Op::set(to), &mut []);
-            let refused = matches!(
-                reply,
-                Reply::Errno(Errno::EBADF | Errno::EINVAL | Errno::ENOTCONN)
-            );
+            let refused =
+                matches!(reply, Reply::Errno(Errno::EBADF | Errno::EINVAL | Errno::ENOTCONN));
             assert!(refused || matches!(reply, Reply::Fd(_)), "{reply:?}");
         }
         Call::Read => {
@@ -209,7 +214,8 @@ fn every_order_of_calls_is_fine() {
 /// M70, M71, M72: each way to get the locks wrong is found, and found as what it is.
 #[test]
 fn slips_are_found() {
-    let set_and_reset = Scene { start: State::Running, calls: &[Call::Set(State::Stop), Call::Reset] };
+    let set_and_reset =
+        Scene { start: State::Running, calls: &[Call::Set(State::Stop), Call::Reset] };
     let wait_and_reset =
         Scene { start: State::PreCopy, calls: &[Call::Set(State::PreCopyP2p), Call::Reset] };
     let read_and_get = Scene { start: State::PreCopy, calls: &[Call::Read, Call::GetThenEndSave] };
