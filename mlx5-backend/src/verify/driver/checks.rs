@@ -17,6 +17,8 @@ const GOLDEN_CHUNKED: &str =
 const LENGTH: u32 = 3;
 /// In chunk mode, chunks of five pages, so that three of them are soon read.
 const TOTAL: u64 = 20_000;
+/// Bytes of an image which with a tenth more has ten pages, and with a ninth more has eleven.
+const TENTH: u64 = 37_200;
 const PAGES: u64 = 1 << 12;
 
 /// One check.
@@ -130,7 +132,8 @@ pub fn partings(built: &Built) -> Result<Vec<Parting>, DriverError> {
     let mut partings = Vec::new();
     for chunk_mode in [false, true] {
         let scripted = || Bench::scripted(Scripted::new(chunk_mode).with_total(TOTAL), PAGES);
-        let config = Config { chunks: chunk_mode, ..Config::of(VhcaConfig::default()) };
+        let vhca = VhcaConfig { image_bytes: TENTH, ..VhcaConfig::default() };
+        let config = Config { chunks: chunk_mode, ..Config::of(vhca) };
         let software = || Bench::software(config.clone(), PAGES);
         for manner in [Manner::Idle, Manner::Touched, Manner::Busy] {
             partings.extend(part(built, LENGTH, chunk_mode, manner, scripted)?);
