@@ -21,10 +21,12 @@
 //! }
 //! ```
 
+pub mod complete;
 pub mod deviation;
 #[cfg(feature = "lab")]
 pub mod lab;
 pub mod migrate;
+pub mod race;
 pub mod replay;
 pub mod report;
 pub mod suite;

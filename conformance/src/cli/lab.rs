@@ -39,6 +39,12 @@ pub(crate) struct Arguments {
     /// this, all is run.
     #[arg(long, conflicts_with_all = ["suite", "only"])]
     migrate: bool,
+    /// Only the races of threads.
+    #[arg(long, conflicts_with_all = ["suite", "only", "migrate"])]
+    race: bool,
+    /// How often threads race at the device.
+    #[arg(long, value_name = "N", default_value_t = 1000, value_parser = clap::value_parser!(u32).range(1..))]
+    races: u32,
     /// How often each step of a migration is raced against a reset by another process.
     #[arg(long, value_name = "N", default_value_t = 16, value_parser = clap::value_parser!(u32).range(1..))]
     rounds: u32,
@@ -109,7 +115,8 @@ fn indent(text: &str) -> String {
 }
 
 pub(crate) fn run(arguments: &Arguments, output: &mut Output) -> Result {
-    let traces = if arguments.migrate { Vec::new() } else { arguments.selection.generate()? };
+    let replays = !arguments.migrate && !arguments.race;
+    let traces = if replays { arguments.selection.generate()? } else { Vec::new() };
     let deviations = Deviations::named(DRIVER)?;
     let options = options(arguments)?;
     let cancel = Arc::new(AtomicBool::new(false));
@@ -121,10 +128,12 @@ pub(crate) fn run(arguments: &Arguments, output: &mut Output) -> Result {
     let file = options.cache.join(format!("traces-{}.jsonl", std::process::id()));
     let replay = Task::Replay { traces: &file, count: traces.len() };
     let migrate = Task::Migrate { rounds: arguments.rounds };
-    let tasks: &[_] = match (arguments.migrate, arguments.selection.is_all()) {
-        (true, _) => &[migrate],
-        (false, true) => &[replay, migrate],
-        (false, false) => &[replay],
+    let race = Task::Race { rounds: arguments.races };
+    let tasks: &[_] = match (arguments.migrate, arguments.race, arguments.selection.is_all()) {
+        (true, ..) => &[migrate],
+        (_, true, _) => &[race],
+        (.., true) => &[replay, migrate, race],
+        _ => &[replay],
     };
     let outcome = write_traces(&file, &traces).and_then(|()| {
         let mut progress = Progress::new(traces.len());
@@ -134,7 +143,7 @@ pub(crate) fn run(arguments: &Arguments, output: &mut Output) -> Result {
     let _ = std::fs::remove_file(&file);
     let outcome = outcome?;
 
-    let (mut report, mut matrix, mut incidents) = (None, None, Vec::new());
+    let (mut report, mut matrix, mut races, mut incidents) = (None, None, None, Vec::new());
     for (task, part) in tasks.iter().zip(&outcome.parts) {
         match task {
             Task::Replay { .. } => {
@@ -149,6 +158,12 @@ pub(crate) fn run(arguments: &Arguments, output: &mut Output) -> Result {
                 incidents.extend(crashes(part, &mut migrated));
                 matrix = Some(migrated);
             }
+            Task::Race { .. } => {
+                let mut raced = Report::new(format!("races at {DRIVER}"));
+                incidents.extend(judge(part, &[], &deviations, &mut raced)?);
+                raced.finish(took(&outcome, "race"), None, false);
+                races = Some(raced);
+            }
         }
     }
     let bench = bench(&outcome, incidents, tasks.len());
@@ -159,7 +174,10 @@ pub(crate) fn run(arguments: &Arguments, output: &mut Output) -> Result {
     if let Some(matrix) = &matrix {
         output.say("migrate", matrix)?;
     }
-    let replayed = report.is_none_or(|report| report.is_good());
+    if let Some(races) = &races {
+        output.say("races", races)?;
+    }
+    let replayed = report.into_iter().chain(races).all(|report| report.is_good());
     let migrated = matrix.is_none_or(|matrix| matrix.is_good(0));
     Ok(replayed && migrated && bench.is_complete())
 }

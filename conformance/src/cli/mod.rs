@@ -3,17 +3,22 @@
 
 #[cfg(feature = "check")]
 mod check;
+mod complete;
 mod events;
 mod generate;
 #[cfg(feature = "check")]
 mod graph;
 #[cfg(feature = "lab")]
 mod lab;
+mod learn;
 mod migrate;
 mod output;
+mod race;
 mod replay;
 #[cfg(feature = "check")]
 mod run;
+#[cfg(feature = "check")]
+mod system;
 
 use std::error::Error;
 use std::process::ExitCode;
@@ -52,6 +57,12 @@ enum Command {
     Generate(generate::Arguments),
     /// Run traces on a device.
     Replay(replay::Arguments),
+    /// Suites with a guarantee: what they cost, what they catch, and what a pass of one proves.
+    Complete(complete::Arguments),
+    /// Find out from the outside what machine a device is, and where it differs.
+    Learn(learn::Arguments),
+    /// Let threads race at a device, and look for an order of their calls that explains every answer.
+    Race(race::Arguments),
     /// Run whole migrations, with a reset or a cancel at every step.
     Migrate(migrate::Arguments),
     #[command(hide = true)]
@@ -97,6 +108,9 @@ fn execute(command: Option<Command>, output: &mut Output) -> Result {
         Some(Command::Graph(arguments)) => graph::run(&arguments, output),
         Some(Command::Generate(arguments)) => generate::run(&arguments, output),
         Some(Command::Replay(arguments)) => replay::run(&arguments, output),
+        Some(Command::Complete(arguments)) => complete::run(&arguments, output),
+        Some(Command::Learn(arguments)) => learn::run(&arguments, output),
+        Some(Command::Race(arguments)) => race::run(&arguments, output),
         Some(Command::Migrate(arguments)) => migrate::run(&arguments, output),
         Some(Command::MigratePeer(arguments)) => migrate::serve(&arguments),
         #[cfg(feature = "lab")]

@@ -36,7 +36,6 @@ impl Output {
     }
 
     /// A line of text that JSON does not have.
-    #[cfg(feature = "check")]
     pub(crate) fn line(&self, text: impl Display) -> io::Result<()> {
         if self.json.is_some() { Ok(()) } else { unless_gone(writeln!(io::stdout(), "{text}")) }
     }

@@ -109,7 +109,7 @@ impl fmt::Display for Touch {
 }
 
 impl TargetName {
-    fn open(&self, touch: Option<Touch>) -> Result<Vec<Box<dyn Target>>> {
+    pub(super) fn open(&self, touch: Option<Touch>) -> Result<Vec<Box<dyn Target>>> {
         match self {
             Self::Reference(bug) => {
                 let new = || match *bug {

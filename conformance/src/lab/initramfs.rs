@@ -37,6 +37,9 @@ enum Job {
     Migrate {
         rounds: u32,
     },
+    Race {
+        rounds: u32,
+    },
 }
 
 impl Job {
@@ -44,9 +47,11 @@ impl Job {
     fn arguments(&self) -> String {
         match self {
             Self::Replay(_) => {
-                "replay --traces /traces.jsonl --dangerous --deviations mtty".to_owned()
+                "replay --traces /traces.jsonl --dangerous --deviations mtty --touch 0:7".to_owned()
             }
-            Self::Migrate { rounds } => format!("migrate --rounds {rounds}"),
+            Self::Migrate { rounds } => format!("migrate --rounds {rounds} --touch 0:7"),
+            // The ends are the deviation mtty-pre-copy-end-is-permanent.
+            Self::Race { rounds } => format!("race --rounds {rounds} --ends-alike"),
         }
     }
 }
@@ -64,6 +69,7 @@ impl Contents {
             job: match *task {
                 Task::Replay { traces, .. } => Job::Replay(read(traces)?),
                 Task::Migrate { rounds } => Job::Migrate { rounds },
+                Task::Race { rounds } => Job::Race { rounds },
             },
         })
     }
@@ -144,7 +150,7 @@ for uuid in {devices}; do
     must test -e "/sys/bus/mdev/devices/$uuid/iommu_group"
 done
 say "\"ready\",\"release\":\"$(uname -r)\",\"uptime\":\"$(cut -d' ' -f1 /proc/uptime)\""
-/vfio-conform {arguments} --target kernel:{targets} --from {from} --events --touch 0:7
+/vfio-conform {arguments} --target kernel:{targets} --from {from} --events
 say "\"exit\",\"code\":$?"
 reboot -f
 "#,
@@ -201,12 +207,14 @@ mod tests {
     fn the_script_loads_in_order_and_starts_where_it_should() {
         let script = init(&["vfio.ko", "mtty.ko"], &contents().job, 42);
         assert!(script.contains("for module in vfio.ko mtty.ko; do"));
-        assert!(script.contains(" --from 42 --events "));
+        assert!(script.contains(" --from 42 --events\n"));
         assert!(script.starts_with("#!/bin/busybox sh\n"));
         let targets = DEVICES.map(|uuid| format!("/sys/bus/mdev/devices/{uuid}")).join(",");
         assert!(script.contains(&format!("--target kernel:{targets} ")));
         assert!(script.contains("/vfio-conform replay --traces /traces.jsonl "));
         let script = init(&["vfio.ko", "mtty.ko"], &Job::Migrate { rounds: 9 }, 42);
-        assert!(script.contains("/vfio-conform migrate --rounds 9 --target "));
+        assert!(script.contains("/vfio-conform migrate --rounds 9 --touch 0:7 --target "));
+        let script = init(&["vfio.ko", "mtty.ko"], &Job::Race { rounds: 9 }, 42);
+        assert!(script.contains("/vfio-conform race --rounds 9 --ends-alike --target "));
     }
 }

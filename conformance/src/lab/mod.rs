@@ -109,6 +109,11 @@ pub enum Task<'a> {
         /// How often each step is raced against a reset by another process.
         rounds: u32,
     },
+    /// Let threads race at a device.
+    Race {
+        /// How often.
+        rounds: u32,
+    },
 }
 
 /// What happens while the lab works.
@@ -227,6 +232,7 @@ impl Task<'_> {
         match self {
             Self::Replay { .. } => "replay",
             Self::Migrate { .. } => "migrate",
+            Self::Race { .. } => "race",
         }
     }
 
@@ -234,6 +240,7 @@ impl Task<'_> {
         match self {
             Self::Replay { count, .. } => format!("replaying {count} traces on {release}"),
             Self::Migrate { .. } => format!("migrating on {release}"),
+            Self::Race { rounds } => format!("racing {rounds} times on {release}"),
         }
     }
 
@@ -241,6 +248,7 @@ impl Task<'_> {
         match *self {
             Self::Replay { count, .. } => Some(count),
             Self::Migrate { .. } => None,
+            Self::Race { rounds } => Some(rounds as usize),
         }
     }
 }

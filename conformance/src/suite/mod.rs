@@ -3,6 +3,7 @@
 //! leaves a device more than one.
 
 mod arcs;
+mod complete;
 mod evidence;
 mod fds;
 #[cfg(feature = "check")]
@@ -10,6 +11,7 @@ mod model;
 mod resets;
 mod script;
 mod streams;
+mod tester;
 mod ways;
 
 use std::fmt;
@@ -18,6 +20,9 @@ use serde::Serialize;
 use vfio_fsm_core::Features;
 
 use crate::trace::Trace;
+
+pub use complete::{Specification, Subject};
+pub use tester::{Input, Kind, Live, Which};
 
 /// A suite.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, clap::ValueEnum)]
@@ -31,6 +36,9 @@ pub enum Suite {
     Fds,
     /// What goes through the data_fd: pieces, ends, round trips, damage.
     Streams,
+    /// From every state every input, and what identifies the state after it: complete for devices
+    /// with no more states than the specification.
+    Complete,
     /// The shortest runs, found by the model checker, that tell a planted bug from a correct device.
     #[cfg(feature = "check")]
     Model,
@@ -49,6 +57,7 @@ impl Suite {
         Self::Resets,
         Self::Fds,
         Self::Streams,
+        Self::Complete,
         #[cfg(feature = "check")]
         Self::Model,
     ];
@@ -60,6 +69,7 @@ impl Suite {
             Self::Resets => resets::generate(features),
             Self::Fds => fds::generate(features),
             Self::Streams => streams::generate(features),
+            Self::Complete => complete::generate(features),
             #[cfg(feature = "check")]
             Self::Model => model::generate(features),
         }
@@ -77,6 +87,7 @@ impl Suite {
             Self::Resets => "resets",
             Self::Fds => "fds",
             Self::Streams => "streams",
+            Self::Complete => "complete",
             #[cfg(feature = "check")]
             Self::Model => "model",
         }

@@ -9,6 +9,7 @@ use vfio_fsm_core::device::Memory;
 use vfio_fsm_core::{Direction, Errno, Fault, Fd, Features, Op, RawState, Reply, Route, State};
 
 use crate::suite::evidence::{self, Before};
+use crate::suite::tester::Hands;
 use crate::target::MemoryDevice;
 use crate::trace::{Amount, Data, Expect, Header, Slots, Step, Trace, VERSION};
 
@@ -90,6 +91,15 @@ impl Script {
     pub(super) fn on(&mut self, device: u8) -> &mut Self {
         self.at = device;
         self
+    }
+
+    /// The source.
+    pub(super) const fn first(&self) -> &MemoryDevice {
+        &self.devices[0]
+    }
+
+    pub(super) fn is_dangerous(&self) -> bool {
+        self.trace.header.dangerous.is_some()
     }
 
     fn device(&mut self) -> &mut MemoryDevice {
@@ -183,7 +193,13 @@ impl Script {
         }
     }
 
-    fn step(&mut self, mut step: Step) -> &mut Self {
+    fn step(&mut self, step: Step) -> &mut Self {
+        let _reply = self.perform(step);
+        self
+    }
+
+    /// Do it and expect it, and say what the core's device answered.
+    fn perform(&mut self, mut step: Step) -> Reply<usize> {
         let known = self.known(&step.op);
         let before = known.state;
         let reply = self.carry_out(&step);
@@ -194,7 +210,7 @@ impl Script {
             self.dangerous(BLOCKED);
         }
         self.trace.steps.push(step);
-        self
+        reply
     }
 
     fn known(&self, op: &Op<Data>) -> Before {
@@ -305,6 +321,19 @@ impl Script {
                 Expect::Failure
             }
         }
+    }
+}
+
+/// For a tester of the machines.
+impl Hands for Script {
+    fn op(&mut self, op: Op<Data>) -> Reply<usize> {
+        let step = self.plain(op);
+        self.perform(step)
+    }
+
+    fn drain(&mut self, fd: Fd) -> Reply<usize> {
+        let read = self.plain(Op::Read { fd, len: READ });
+        self.perform(Step { until_end: true, ..read })
     }
 }
 

@@ -6,4 +6,4 @@ mod reference;
 
 pub use kernel::{KernelTarget, KernelTargetError};
 pub(crate) use reference::MemoryDevice;
-pub use reference::Reference;
+pub use reference::{Reference, SharedReference};

@@ -1,8 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! The core's own device in memory: what every suite must pass on, and every mutant must not.
 
+use std::sync::{Arc, Mutex, PoisonError};
+
 use vfio_fsm_core::device::{Bug, Device, Memory, Planted};
-use vfio_fsm_core::{Features, Op, Reply};
+use vfio_fsm_core::vmm::Port;
+use vfio_fsm_core::{Fd, Features, Op, Reply};
 
 use crate::replay::{Target, TargetError};
 use crate::trace::Need;
@@ -62,5 +65,26 @@ impl Target for Reference {
 
     fn apply<'b>(&mut self, op: Op<&[u8]>, buf: &'b mut [u8]) -> Reply<&'b [u8]> {
         self.device.apply(op, buf)
+    }
+}
+
+/// The core's own device, shared by threads: one call after another.
+#[derive(Clone, Debug)]
+pub struct SharedReference(Arc<Mutex<MemoryDevice>>);
+
+impl SharedReference {
+    /// A device in RUNNING, with a bug if so.
+    pub fn new(features: Features, bug: Option<Bug>) -> Self {
+        let planted = bug.map_or(Planted::NONE, Planted::bug);
+        Self(Arc::new(Mutex::new(Device::with_bug(features, Memory::new(), planted))))
+    }
+}
+
+impl Port for SharedReference {
+    type Fd = Fd;
+
+    fn apply<'b>(&mut self, op: Op<&[u8], &Fd>, buf: &'b mut [u8]) -> Reply<&'b [u8]> {
+        let mut device = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        device.apply(op.map_fd(|fd| *fd), buf)
     }
 }

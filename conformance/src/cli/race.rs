@@ -1,0 +1,202 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! `vfio-conform race`: threads at one device, whose answers must have an explanation.
+
+use std::fmt;
+use std::time::{Duration, Instant};
+
+use clap::Args;
+use indicatif::HumanCount;
+use serde::Serialize;
+use vfio_conform::race::{History, Order, Plan, Rules, Stuck, order, race, shrink};
+use vfio_conform::replay::{Mismatch, Verdict};
+use vfio_conform::target::SharedReference;
+use vfio_fsm_core::Features;
+use vfio_fsm_kernel::{DevicePath, DevicePort, KernelDevice};
+
+use super::Result;
+use super::events::{Event, Events};
+use super::output::Output;
+use super::replay::TargetName;
+
+#[derive(Debug, Args)]
+pub(crate) struct Arguments {
+    /// `reference`, `reference:BUG` (a planted bug) or `kernel:DEVICE`, each as `replay` has it.
+    #[arg(long, default_value = "reference")]
+    target: TargetName,
+    /// How many threads.
+    #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u8).range(2..=4))]
+    threads: u8,
+    /// Calls of each thread in a round.
+    #[arg(long, value_name = "N", default_value_t = 8, value_parser = clap::value_parser!(u8).range(1..=16))]
+    calls: u8,
+    /// Rounds, each from a fresh device and with a seed of its own.
+    #[arg(long, value_name = "N", default_value_t = 1000, value_parser = clap::value_parser!(u32).range(1..))]
+    rounds: u32,
+    /// The seed of the first round.
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    seed: u64,
+    /// Seconds after which a call counts as hanging.
+    #[arg(long, value_name = "SECONDS", default_value_t = 10)]
+    patience: u64,
+    /// Take both ends of a stream for the same, for a driver that is known not to tell them apart.
+    #[arg(long)]
+    ends_alike: bool,
+    /// Begin with the n-th round, counted from 0.
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    from: usize,
+    /// One JSON line when a round begins and one for its verdict, as they happen.
+    #[arg(long)]
+    events: bool,
+}
+
+/// What the races came to.
+#[derive(Debug, Default, Serialize)]
+pub(super) struct Races {
+    /// Rounds that were run.
+    pub(super) rounds: u64,
+    /// Calls in all of them.
+    pub(super) calls: u64,
+    /// Seconds it took.
+    pub(super) seconds: f64,
+    /// Rounds whose answers have no explanation, or in which a call hangs.
+    pub(super) failures: Vec<Unexplained>,
+}
+
+/// A round that has no explanation.
+#[derive(Debug, Serialize)]
+pub(super) struct Unexplained {
+    /// Its name, with its seed.
+    pub(super) round: String,
+    /// The smallest part of its history that cannot be explained, or what hangs.
+    pub(super) history: String,
+}
+
+impl Races {
+    pub(super) fn is_good(&self) -> bool {
+        self.failures.is_empty() && self.rounds > 0
+    }
+}
+
+impl fmt::Display for Races {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (rounds, calls) = (HumanCount(self.rounds), HumanCount(self.calls));
+        let failed = HumanCount(self.failures.len() as u64);
+        writeln!(
+            f,
+            "races: {rounds} rounds, {failed} without explanation; {calls} calls in {:.2} s",
+            self.seconds
+        )?;
+        let shown = self.failures.iter().take(SHOWN);
+        shown.into_iter().try_for_each(|Unexplained { round, history }| {
+            writeln!(f, "  FAIL: {round}: no order of these calls explains the answers")?;
+            history.lines().try_for_each(|line| writeln!(f, "    {}", line.trim_end()))
+        })
+    }
+}
+
+/// A person is shown so many failures; JSON has them all.
+const SHOWN: usize = 3;
+
+/// What is raced at.
+enum Arena {
+    Reference(SharedReferenceOf),
+    Kernel(KernelDevice),
+}
+
+/// How a reference device is made for each round.
+struct SharedReferenceOf(Option<vfio_fsm_core::device::Bug>);
+
+impl Arena {
+    fn open(target: &TargetName) -> Result<Self> {
+        match target {
+            TargetName::Reference(bug) => Ok(Self::Reference(SharedReferenceOf(*bug))),
+            TargetName::Kernel(devices) => {
+                let path: DevicePath = devices[0].parse()?;
+                Ok(Self::Kernel(KernelDevice::open(&path)?))
+            }
+        }
+    }
+
+    fn features(&self) -> Features {
+        match self {
+            Self::Reference(_) => Features::ALL,
+            Self::Kernel(device) => device.features(),
+        }
+    }
+
+    fn round(&mut self, threads: u8, plan: Plan) -> Result<std::result::Result<History, Stuck>> {
+        Ok(match self {
+            Self::Reference(SharedReferenceOf(bug)) => {
+                let device = SharedReference::new(Features::ALL, *bug);
+                race((0..threads).map(|_| device.clone()).collect(), plan)
+            }
+            Self::Kernel(device) => {
+                device.fresh()?;
+                let port = |_| Ok(DevicePort::new(device.duplicate()?).non_blocking());
+                race((0..threads).map(port).collect::<Result<_>>()?, plan)
+            }
+        })
+    }
+}
+
+pub(crate) fn run(arguments: &Arguments, output: &mut Output) -> Result {
+    let mut arena = Arena::open(&arguments.target)?;
+    let rules = Rules { features: arena.features(), ends_alike: arguments.ends_alike };
+    let mut events = Events::new(arguments.events, "races");
+    events.expect(arguments.rounds as usize);
+    let mut races = Races::default();
+    let started = Instant::now();
+    let rounds = (arguments.seed..).take(arguments.rounds as usize).enumerate();
+    for (index, seed) in rounds.skip(arguments.from) {
+        let name = format!("race/{}/seed-{seed}", rules.features.slug());
+        events.begin(index, &name)?;
+        let plan = Plan {
+            calls: usize::from(arguments.calls),
+            seed,
+            patience: Duration::from_secs(arguments.patience),
+        };
+        let outcome = arena.round(arguments.threads, plan)?;
+        let (ops, unexplained, stuck) = judge(outcome, rules);
+        races.rounds += 1;
+        races.calls += ops;
+        let verdict = unexplained.as_ref().map_or(Verdict::Pass, |seen| fail(seen));
+        events.tell(&Event::Verdict { index, trace: &name, ops, verdict: &verdict })?;
+        races.failures.extend(unexplained.map(|history| Unexplained { round: name, history }));
+        if stuck {
+            // Its threads are left behind, and the device with them.
+            break;
+        }
+    }
+    races.seconds = started.elapsed().as_secs_f64();
+    events.done()?;
+    if !arguments.events {
+        output.say("races", &races)?;
+    }
+    Ok(races.is_good())
+}
+
+/// The calls of a round, what of it has no explanation, and whether one hangs.
+fn judge(
+    outcome: std::result::Result<History, Stuck>,
+    rules: Rules,
+) -> (u64, Option<String>, bool) {
+    match outcome {
+        Err(stuck) => {
+            (stuck.history.0.len() as u64, Some(format!("{stuck}\n{}", stuck.history)), true)
+        }
+        Ok(history) => {
+            let wrong = order(&history, rules) == Order::None;
+            let small = wrong.then(|| shrink(&history, rules).to_string());
+            (history.0.len() as u64, small, false)
+        }
+    }
+}
+
+fn fail(history: &str) -> Verdict {
+    Verdict::Fail(Mismatch {
+        step: 0,
+        op: "calls at the same time".to_owned(),
+        expected: "answers that some order of them explains".to_owned(),
+        seen: history.to_owned(),
+    })
+}
