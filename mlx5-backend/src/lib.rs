@@ -1,13 +1,19 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! The arcs of [`vfio_fsm_core`] as the firmware commands of an mlx5 device.
-//!
-//! Nothing is here yet but the place for it. What will be: the command layouts, the command queue,
-//! `SUSPEND_VHCA`, `RESUME_VHCA`, `QUERY_VHCA_MIGRATION_STATE`, `SAVE_VHCA_STATE` and
-//! `LOAD_VHCA_STATE` behind [`ArcActions`], and a software firmware to run them on.
-//!
-//! [`ArcActions`]: vfio_fsm_core::device::ArcActions
 
+pub mod bar;
+pub mod command;
+pub mod dma;
+#[cfg(feature = "firmware")]
+pub mod firmware;
 pub mod layout;
+#[cfg(feature = "vfio")]
+#[expect(
+    unsafe_code,
+    reason = "a mapping of registers has no safe wrapper that allows for devices"
+)]
+pub mod pf;
+pub mod queue;
 pub mod stream;
 #[cfg(feature = "verify")]
 pub mod verify;

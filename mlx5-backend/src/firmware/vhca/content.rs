@@ -1,0 +1,143 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! What a VHCA's state is made of: blocks that are computed and not stored.
+//!
+//! A block's bytes are a function of (seed, index, generation), so a state of many GiB takes as much
+//! memory as the blocks that differ from a fresh device's, and still every byte that is loaded can be
+//! compared. A block that somebody else made up is kept as it is.
+
+use std::collections::BTreeMap;
+use std::hash::{DefaultHasher, Hash, Hasher};
+
+/// Bytes of a block, the unit in which changes are noticed.
+pub(crate) const BLOCK: usize = 4096;
+
+const STEP: u64 = 0x9e37_79b9_7f4a_7c15;
+
+/// The guest-visible state of one function.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct Content {
+    len: u64,
+    seed: u64,
+    touch: u8,
+    /// The blocks that are not of generation 0.
+    blocks: BTreeMap<u64, Block>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+enum Block {
+    Generation(u64),
+    Foreign(Box<[u8]>),
+}
+
+impl Content {
+    /// The state after a reset: `len` bytes of generation 0.
+    pub(crate) fn new(len: u64, seed: u64) -> Self {
+        Self { len, seed, touch: 0, blocks: BTreeMap::new() }
+    }
+
+    pub(crate) fn len(&self) -> u64 {
+        self.len
+    }
+
+    pub(crate) fn seed(&self) -> u64 {
+        self.seed
+    }
+
+    pub(crate) fn touch(&self) -> u8 {
+        self.touch
+    }
+
+    pub(crate) fn set_touch(&mut self, value: u8) {
+        self.touch = value;
+    }
+
+    /// How many blocks, the last one perhaps short.
+    pub(crate) fn blocks(&self) -> u64 {
+        self.len.div_ceil(BLOCK as u64)
+    }
+
+    /// Bytes of the block, 0 behind the end.
+    pub(crate) fn block_len(&self, index: u64) -> usize {
+        let start = index.saturating_mul(BLOCK as u64);
+        self.len.saturating_sub(start).min(BLOCK as u64) as usize
+    }
+
+    /// The bytes of block `index` into `out`, which has [`block_len`](Self::block_len) of them.
+    pub(crate) fn fill(&self, index: u64, out: &mut [u8]) {
+        match self.blocks.get(&index) {
+            None => generate(self.seed, index, 0, out),
+            Some(Block::Generation(generation)) => generate(self.seed, index, *generation, out),
+            Some(Block::Foreign(bytes)) => out.copy_from_slice(bytes),
+        }
+    }
+
+    /// The device has changed the block.
+    pub(crate) fn change(&mut self, index: u64) {
+        let generation = match self.blocks.get(&index) {
+            Some(Block::Generation(generation)) => generation.wrapping_add(1).max(1),
+            _ => 1,
+        };
+        self.blocks.insert(index, Block::Generation(generation));
+    }
+
+    /// Whether these are bytes that [`fill`](Self::fill) makes of some generation of that block.
+    pub(crate) fn recognises(&self, index: u64, bytes: &[u8]) -> bool {
+        bytes.len() < 8 || self.generation_of(index, bytes).is_some()
+    }
+
+    /// Takes over bytes for the block.
+    pub(crate) fn store(&mut self, index: u64, bytes: &[u8]) {
+        match self.generation_of(index, bytes) {
+            Some(0) => {
+                self.blocks.remove(&index);
+            }
+            Some(generation) => {
+                self.blocks.insert(index, Block::Generation(generation));
+            }
+            None => {
+                self.blocks.insert(index, Block::Foreign(bytes.into()));
+            }
+        }
+    }
+
+    fn generation_of(&self, index: u64, bytes: &[u8]) -> Option<u64> {
+        let mut expected = [0; BLOCK];
+        let expected = expected.get_mut(..bytes.len())?;
+        // A last block too short for its generation is only ever of the first one, or foreign.
+        let generation = bytes.first_chunk().map_or(0, |first| u64::from_le_bytes(*first));
+        generate(self.seed, index, generation, expected);
+        (expected == bytes).then_some(generation)
+    }
+
+    /// A number that two states have in common if and, but for chance, only if they are equal.
+    pub(crate) fn digest(&self) -> u64 {
+        let mut hasher = DefaultHasher::new();
+        self.hash(&mut hasher);
+        hasher.finish()
+    }
+}
+
+/// The bytes of one generation of a block: the generation, then words in steps from a key. Cheap
+/// enough for the memory to be what limits a SAVE.
+fn generate(seed: u64, index: u64, generation: u64, out: &mut [u8]) {
+    let key = mix(seed ^ mix(index ^ mix(generation)));
+    let (words, rest) = out.as_chunks_mut::<8>();
+    let mut word = key;
+    for place in words.iter_mut() {
+        word = word.wrapping_add(STEP);
+        *place = word.to_le_bytes();
+    }
+    if let Some(first) = words.first_mut() {
+        *first = generation.to_le_bytes();
+    }
+    let last = word.wrapping_add(STEP).to_le_bytes();
+    rest.copy_from_slice(&last[..rest.len()]);
+}
+
+/// The finaliser of splitmix64.
+fn mix(mut z: u64) -> u64 {
+    z = z.wrapping_add(STEP);
+    z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    z ^ (z >> 31)
+}

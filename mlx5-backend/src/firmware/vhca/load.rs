@@ -1,0 +1,113 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! LOAD_VHCA_STATE: images into a state, block by block, with no copy of the image.
+
+use super::content::{BLOCK, Content};
+use super::image::{Body, HEADER, Header, INDEX};
+use super::{Refusal, Syndrome, Vhca};
+
+/// Where images come from: in order.
+pub(crate) trait Source {
+    fn get(&mut self, bytes: &mut [u8]) -> Result<(), Refusal>;
+    /// Bytes that are left.
+    fn left(&self) -> u64;
+}
+
+impl Vhca {
+    /// Takes all the images there are in `source`.
+    pub(crate) fn load(&mut self, source: &mut dyn Source) -> Result<(), Refusal> {
+        if !self.enabled {
+            // A-LOAD-DISABLED
+            return Ok(());
+        }
+        if !self.responder_suspended {
+            // A-LOAD-RUNNING
+            return Err(Syndrome::NotSuspended.into());
+        }
+        while source.left() > 0 {
+            self.load_image(source)?;
+        }
+        // What was saved from here before has nothing to do with the state that is here now.
+        (self.unsent, self.tracked) = (None, false);
+        Ok(())
+    }
+
+    fn load_image(&mut self, source: &mut dyn Source) -> Result<(), Refusal> {
+        let mut bytes = [0; HEADER];
+        if source.left() < HEADER as u64 {
+            return Err(Syndrome::BadImage.into());
+        }
+        source.get(&mut bytes)?;
+        let header = Header::from_bytes(&bytes).ok_or(Syndrome::BadImage)?;
+        self.accept(&header, source.left())?;
+        self.content.set_touch(header.touch);
+        match header.body {
+            Body::Run { first, count } => {
+                // Not whole until the last block has come, whatever happens before.
+                self.loading = Some(first);
+                for index in first..first + count {
+                    self.load_block(index, source)?;
+                }
+                self.loading = Some(first + count);
+            }
+            Body::Singles { count } => {
+                for _ in 0..count {
+                    let mut index = [0; INDEX];
+                    source.get(&mut index)?;
+                    self.load_single(u64::from_be_bytes(index), source)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// A-SAME-SHAPE, A-IMAGE-ORDER: of the same size, and with nothing missing before it.
+    fn accept(&mut self, header: &Header, left: u64) -> Result<(), Refusal> {
+        let blocks = self.content.blocks();
+        let (first, count) = match header.body {
+            Body::Run { first, count } => (first, count),
+            Body::Singles { count } => (blocks, count),
+        };
+        let fits = match header.body {
+            Body::Run { .. } => first.checked_add(count).is_some_and(|end| end <= blocks),
+            Body::Singles { .. } => count <= blocks,
+        };
+        if header.state_len != self.content.len() || !fits {
+            return Err(Syndrome::BadImage.into());
+        }
+        if first == 0 {
+            self.content = Content::new(header.state_len, header.seed);
+        } else if self.loading != Some(first) || header.seed != self.content.seed() {
+            return Err(Syndrome::ImageOrder.into());
+        }
+        // Longer than what is there: before anything is taken over.
+        let least = match header.body {
+            Body::Run { .. } if count == 0 => 0,
+            Body::Run { .. } => (count - 1) * BLOCK as u64 + 1,
+            Body::Singles { .. } => count * (INDEX as u64 + 1),
+        };
+        if least > left { Err(Syndrome::BadImage.into()) } else { Ok(()) }
+    }
+
+    fn load_single(&mut self, index: u64, source: &mut dyn Source) -> Result<(), Refusal> {
+        if index >= self.content.blocks() {
+            return Err(Syndrome::BadImage.into());
+        }
+        self.load_block(index, source)
+    }
+
+    fn load_block(&mut self, index: u64, source: &mut dyn Source) -> Result<(), Refusal> {
+        let mut block = [0; BLOCK];
+        let bytes = &mut block[..self.content.block_len(index)];
+        if source.left() < bytes.len() as u64 {
+            return Err(Syndrome::BadImage.into());
+        }
+        source.get(bytes)?;
+        // A-IMAGE-CHECK
+        if self.config.checks_images && !self.content.recognises(index, bytes) {
+            self.loading = Some(0);
+            return Err(Syndrome::CorruptImage.into());
+        }
+        self.content.store(index, bytes);
+        Ok(())
+    }
+}

@@ -1,0 +1,11 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! The software firmware, through registers and memory alone.
+
+mod bring_up;
+mod driver;
+mod faults;
+mod hostile;
+mod migration;
+mod objects;
+mod threaded;
+mod transport;
