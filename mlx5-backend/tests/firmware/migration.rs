@@ -226,7 +226,7 @@ fn pre_copy_rounds(image_bytes: u64, dirty_rate: u64) -> Vec<usize> {
         rounds.push(image.len());
         target.load(&image, &input).unwrap();
         // The time it takes to read and load it.
-        source.firmware.tick(image.len() as u64 * ticks_per_mib >> 20);
+        source.firmware.tick((image.len() as u64 * ticks_per_mib) >> 20);
     }
     assert_eq!(target.vhca().digest(), source.vhca().digest());
     rounds
@@ -390,10 +390,12 @@ fn many_gib() {
     assert_eq!((image.len() as u32 > CHUNK - 4096, next), (true, CHUNK));
 }
 
+type Step = dyn Fn(&mut Driver, &Buffer);
+
 /// M59: a reset in every state of a migration leaves a fresh VHCA, which migrates again.
 #[test]
 fn flr_everywhere() {
-    let steps: [&dyn Fn(&mut Driver, &Buffer); 7] = [
+    let steps: [&Step; 7] = [
         &|_, _| {},
         &|driver, _| driver.vhca().touch(1),
         &|driver, _| driver.suspend(SuspendOpMod::Initiator).unwrap(),

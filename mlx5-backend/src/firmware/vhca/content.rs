@@ -11,6 +11,9 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 /// Bytes of a block, the unit in which changes are noticed.
 pub(crate) const BLOCK: usize = 4096;
 
+/// Bytes of a block's generation, with which it begins.
+const GENERATION: usize = 8;
+
 const STEP: u64 = 0x9e37_79b9_7f4a_7c15;
 
 /// The guest-visible state of one function.
@@ -73,6 +76,10 @@ impl Content {
 
     /// The device has changed the block.
     pub(crate) fn change(&mut self, index: u64) {
+        let len = self.block_len(index);
+        if len < GENERATION {
+            return self.change_short(index, len);
+        }
         let generation = match self.blocks.get(&index) {
             Some(Block::Generation(generation)) => generation.wrapping_add(1).max(1),
             _ => 1,
@@ -80,9 +87,17 @@ impl Content {
         self.blocks.insert(index, Block::Generation(generation));
     }
 
+    /// A block that does not tell its generation is stored as bytes, on both sides alike.
+    fn change_short(&mut self, index: u64, len: usize) {
+        let mut bytes = [0; GENERATION];
+        self.fill(index, &mut bytes[..len]);
+        bytes[0] = bytes[0].wrapping_add(1);
+        self.store(index, &bytes[..len]);
+    }
+
     /// Whether these are bytes that [`fill`](Self::fill) makes of some generation of that block.
     pub(crate) fn recognises(&self, index: u64, bytes: &[u8]) -> bool {
-        bytes.len() < 8 || self.generation_of(index, bytes).is_some()
+        bytes.len() < GENERATION || self.generation_of(index, bytes).is_some()
     }
 
     /// Takes over bytes for the block.
