@@ -1,8 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! Checks of [`layout`](crate::layout) against what the kernel's own macros do.
+//! Checks against what others wrote. Nothing of theirs is in this repository: it comes from a
+//! distribution's packages when a check runs.
 //!
-//! * [`golden`]: rows of sizes, offsets and encoded values, and a check of each.
+//! * [`golden`]: [`layout`](crate::layout) against rows of sizes, offsets and encoded values.
 //! * [`headers`]: such rows made anew from a kernel's header.
+//! * [`libmlx5`]: the firmware in software, driven by a distribution's libmlx5.
 
 pub mod golden;
 pub mod headers;
+pub mod libmlx5;
