@@ -4,6 +4,7 @@
 
 mod assumptions;
 mod bring_up;
+mod chunks;
 mod driver;
 mod faults;
 mod hostile;
