@@ -360,7 +360,8 @@ static void stop_copy(unsigned source, unsigned destination, uint32_t image, str
 	check(dirty_state(source) == 1, "QUERY: migration_state %u (1, idle)", dirty_state(source));
 	/* Not at the beginning of the memory region. */
 	saved = save(0, source, at + PAGE, mr->lkey, MR_BYTES - PAGE, NULL, "SAVE of the source");
-	check(saved == image, "SAVE: %u bytes written (%u)", saved, image);
+	if (!check(saved == image, "SAVE: %u bytes written (%u)", saved, image))
+		exit(1);
 	check(untouched(at, PAGE, 0xa5) && untouched(at + PAGE + saved, MR_BYTES - PAGE - saved, 0xa5) &&
 		      !untouched(at + PAGE, saved / 2, 0xa5) && !untouched(at + PAGE + saved / 2, saved / 2, 0xa5),
 	      "SAVE writes where it is to, and nowhere else");
