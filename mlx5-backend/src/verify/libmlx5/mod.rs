@@ -40,7 +40,7 @@ use self::slip::Memory;
 use super::headers::VerifyError;
 use crate::dma::DmaSpace;
 use crate::firmware::{BAR_BYTES, Checks, Config, Firmware, LogEntry, VhcaConfig};
-use crate::layout::{DeliveryStatus, Opcode};
+use crate::layout::{CommandStatus, DeliveryStatus, Opcode};
 
 /// The VHCA that is migrated, and the one that it is migrated to.
 const SOURCE: u16 = 0x1234;
@@ -131,15 +131,15 @@ impl Programs {
         arguments.extend(numbers.map(|number: u64| number.to_string()));
         let played = stage.play(self, &arguments, &mut |_| false)?;
         let mut checks = played.checks;
-        checks.extend(stage.checks(&played.mapped));
-        checks.push(Check {
-            ok: played.uses.as_deref().is_some_and(|path| self.is_library(path)),
-            what: format!("the client uses {}", played.uses.as_deref().unwrap_or("nothing")),
-        });
         checks.push(Check {
             ok: played.status.success(),
             what: format!("the client's end: {}", played.status),
         });
+        checks.push(Check {
+            ok: played.uses.as_deref().is_some_and(|path| self.is_library(path)),
+            what: format!("the client uses {}", played.uses.as_deref().unwrap_or("nothing")),
+        });
+        checks.extend(stage.checks(&played.mapped));
         let commands = stage.firmware.log().len();
         Ok(Report { checks, commands, library: self.library.clone(), said: played.said })
     }
@@ -248,8 +248,9 @@ impl Stage {
     fn checks(&self, mapped: &BTreeMap<u64, u64>) -> Vec<Check> {
         let log = self.firmware.log();
         let opcodes: Vec<_> = log.iter().map(|entry| entry.opcode).collect();
-        let undelivered =
-            log.iter().filter(|entry| entry.delivery != DeliveryStatus::Ok).count();
+        let undelivered = log.iter().filter(|entry| entry.delivery != DeliveryStatus::Ok).count();
+        let ends = log.iter().take(BRING_UP.len()).chain(log.iter().rev().take(TAKE_DOWN.len()));
+        let refused = ends.filter(|entry| entry.status != CommandStatus::Ok).count();
         let mut command = [0; 2];
         let read = self.firmware.bar_file().read_exact_at(&mut command, PCI_COMMAND);
         let command = u16::from_le_bytes(command);
@@ -266,6 +267,7 @@ impl Stage {
                     names(opcodes.iter().skip(opcodes.len().saturating_sub(TAKE_DOWN.len())))
                 ),
             },
+            Check { ok: refused == 0, what: format!("{refused} of those are refused") },
             Check {
                 ok: MIGRATION.iter().all(|opcode| opcodes.contains(opcode)),
                 what: "each of the five commands was given".to_owned(),
@@ -394,6 +396,9 @@ pub const SLIPS: &[(&str, Slip)] = &[
     ("MANAGE_PAGES: first address", Slip::Input(Opcode::ManagePages, 128 + 33)),
     ("QUERY_HCA_CAP: type", Slip::Input(Opcode::QueryHcaCap, 57)),
     ("QUERY_HCA_CAP: function", Slip::Input(Opcode::QueryHcaCap, 95)),
+    ("QUERY_HCA_CAP: other function", Slip::Input(Opcode::QueryHcaCap, 64)),
+    ("QUERY_HCA_CAP: vhca_id", Slip::Output(Opcode::QueryHcaCap, 128 + 0x30 + 15)),
+    ("QUERY_HCA_CAP: migratable", Slip::Output(Opcode::QueryHcaCap, 128 + 0x80)),
     ("QUERY_HCA_CAP: umem_uid_0", Slip::Output(Opcode::QueryHcaCap, 128 + 0x252)),
     ("QUERY_HCA_CAP: migration", Slip::Output(Opcode::QueryHcaCap, 128 + 0x68d)),
     ("ALLOC_UAR: page", Slip::Output(Opcode::AllocUar, 95)),
@@ -435,5 +440,5 @@ pub const SLIPS: &[(&str, Slip)] = &[
     ("LOAD_VHCA_STATE: command", Slip::Input(Opcode::LoadVhcaState, 15)),
     ("DEALLOC_PD: number", Slip::Input(Opcode::DeallocPd, 95)),
     ("DESTROY_EQ: number", Slip::Input(Opcode::DestroyEq, 95)),
-    ("TEARDOWN_HCA: variant", Slip::Input(Opcode::TeardownHca, 94)),
+    ("TEARDOWN_HCA: variant", Slip::Input(Opcode::TeardownHca, 80)),
 ];

@@ -81,8 +81,7 @@ pub fn rate(programs: &Programs, rounds: usize, commands: u32) -> Result<Rate, V
         }
         failed.is_none() && rate.rounds.len() < rounds
     };
-    let played =
-        stage.play(programs, &[longest, "rate".to_owned(), count, vhca_id], &mut round)?;
+    let played = stage.play(programs, &[longest, "rate".to_owned(), count, vhca_id], &mut round)?;
     if let Some(error) = failed {
         return Err(VerifyError::System(error));
     }
