@@ -4,7 +4,7 @@
 use std::time::{Duration, Instant};
 
 /// As long as most commands take: giving the processor away would cost more.
-const SPIN: Duration = Duration::from_micros(20);
+const SPIN: Duration = Duration::from_micros(1);
 /// Then others may run in between.
 const YIELD: Duration = Duration::from_micros(200);
 const FIRST_SLEEP: Duration = Duration::from_micros(20);

@@ -58,19 +58,11 @@ impl Programs {
         let library_path = std::env::join_paths(directories.iter().map(absolute))
             .map_err(|_| missing("a directory whose name has no colon in it"))?;
 
-        for (name, text) in [("host.h", HOST_H), ("shim.c", SHIM_C), ("client.c", CLIENT_C)] {
-            let path = out.join(name);
-            let written = fs::create_dir_all(out).and_then(|()| fs::write(&path, text));
-            written.map_err(|source| VerifyError::File { path, source })?;
-        }
-        let out = absolute(&out.to_owned());
-        let shim = out.join("shim.so");
+        let shim = compile_shim(cc, out)?;
+        let client_c = write(out, "client.c", CLIENT_C)?;
+        let client = client_c.with_extension("");
         let mut compile = Command::new(cc);
-        compile.args(["-O2", "-fPIC", "-shared", "-o"]).arg(&shim).arg(out.join("shim.c"));
-        run(compile)?;
-        let client = out.join("client");
-        let mut compile = Command::new(cc);
-        compile.arg("-O2").arg("-I").arg(include).arg("-o").arg(&client).arg(out.join("client.c"));
+        compile.arg("-O2").arg("-I").arg(include).arg("-o").arg(&client).arg(client_c);
         // What libibverbs itself needs is found when the client runs.
         compile.arg(&library).arg(verbs).args(["-Wl,--allow-shlib-undefined", "-ldl"]);
         run(compile)?;
@@ -80,6 +72,27 @@ impl Programs {
     /// The libmlx5 that is checked with, with its whole version.
     pub fn library(&self) -> &Path {
         &self.library
+    }
+}
+
+/// The shim, next to the header that the clients need.
+pub(super) fn compile_shim(cc: &str, out: &Path) -> Result<PathBuf, VerifyError> {
+    fs::create_dir_all(out).map_err(|source| VerifyError::File { path: out.into(), source })?;
+    write(out, "host.h", HOST_H)?;
+    let source = write(out, "shim.c", SHIM_C)?;
+    let shim = source.with_extension("so");
+    let mut compile = Command::new(cc);
+    compile.args(["-O2", "-fPIC", "-shared", "-o"]).arg(&shim).arg(source);
+    run(compile)?;
+    Ok(shim)
+}
+
+/// Writes a source. Where it is, whatever directory is the current one.
+pub(super) fn write(out: &Path, name: &str, text: &str) -> Result<PathBuf, VerifyError> {
+    let path = absolute(&out.to_owned()).join(name);
+    match fs::write(&path, text) {
+        Ok(()) => Ok(path),
+        Err(source) => Err(VerifyError::File { path, source }),
     }
 }
 
