@@ -21,8 +21,8 @@ use std::process::ExitCode;
 use vfio_fsm_mlx5::verify::headers::VerifyError;
 use vfio_fsm_mlx5::verify::libmlx5::{self, Programs, SLIPS};
 
-const ROUNDS: usize = 9;
-const COMMANDS: u32 = 20_000;
+const ROUNDS: usize = 101;
+const COMMANDS: u32 = 1_000;
 
 #[derive(PartialEq)]
 enum What {

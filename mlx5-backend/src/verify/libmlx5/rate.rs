@@ -27,8 +27,21 @@ pub struct Rate {
 }
 
 impl Rate {
-    /// Our commands a second for each of libmlx5's: the median of the rounds.
+    /// The least that a round took, libmlx5's and ours: whatever else the machine does can only add
+    /// to it.
+    pub fn least(&self) -> (Duration, Duration) {
+        let least = |of: fn(&(Duration, Duration)) -> Duration| self.rounds.iter().map(of).min();
+        (least(|round| round.0).unwrap_or_default(), least(|round| round.1).unwrap_or_default())
+    }
+
+    /// Our commands a second for each of libmlx5's: those of the rounds that took least.
     pub fn ratio(&self) -> f64 {
+        let (theirs, ours) = self.least();
+        theirs.div_duration_f64(ours)
+    }
+
+    /// The same of each round: the median.
+    pub fn median(&self) -> f64 {
         let ratio = |(theirs, ours): &(Duration, Duration)| theirs.div_duration_f64(*ours);
         let mut ratios: Vec<_> = self.rounds.iter().map(ratio).collect();
         ratios.sort_by(f64::total_cmp);
@@ -39,16 +52,17 @@ impl Rate {
 impl fmt::Display for Rate {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let each = |round: Duration| round.as_secs_f64() / f64::from(self.commands) * 1e6;
-        for (theirs, ours) in &self.rounds {
-            let ratio = theirs.div_duration_f64(*ours);
-            writeln!(
-                f,
-                "microseconds a command: libmlx5 {:.2}, ours {:.2}; ratio {ratio:.2}",
-                each(*theirs),
-                each(*ours)
-            )?;
-        }
-        write!(f, "our commands a second to libmlx5's: {:.2} (median)", self.ratio())
+        let (theirs, ours) = self.least();
+        write!(
+            f,
+            "microseconds a command, the least of {} rounds: libmlx5 {:.2}, ours {:.2}\n\
+             our commands a second to libmlx5's: {:.2}; round by round {:.2} (median)",
+            self.rounds.len(),
+            each(theirs),
+            each(ours),
+            self.ratio(),
+            self.median()
+        )
     }
 }
 

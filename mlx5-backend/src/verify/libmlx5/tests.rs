@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! The shim, and what it talks to, without libmlx5: a C compiler is needed, the packages are not.
-#![expect(clippy::unwrap_used, clippy::panic, reason = "these are tests")]
 
 use super::programs::{compile_shim, write};
 use super::*;
