@@ -3,8 +3,8 @@
 
 use std::time::{Duration, Instant};
 
-/// About what it costs to give the processor away. Not longer: the firmware may be a thread that waits
-/// for this very processor.
+/// About what it costs to give the processor away. Not longer: the firmware may be a thread that
+/// waits for this very processor.
 const SPIN: Duration = Duration::from_micros(1);
 /// Then others may run in between.
 const YIELD: Duration = Duration::from_micros(200);

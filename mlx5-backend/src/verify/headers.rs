@@ -16,7 +16,7 @@ use std::{fs, io};
 use super::golden::{self, ParseError, Row};
 use crate::layout::{Structure, codes};
 
-/// Why rows could not be made. None of it says anything about the layout.
+/// Why there is nothing to compare. None of it says anything about this crate.
 #[derive(Debug, thiserror::Error)]
 pub enum VerifyError {
     /// The directory is not that of kernel headers.

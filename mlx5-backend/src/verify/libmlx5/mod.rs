@@ -23,6 +23,7 @@ mod tests;
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, BufRead, BufReader};
+use std::net::Shutdown;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::FileExt;
 use std::os::unix::net::UnixStream;
@@ -253,7 +254,12 @@ impl Stage {
             mapped: BTreeMap::new(),
         };
         let (lines, said, served) = thread::scope(|scope| {
-            let serving = scope.spawn(|| host.serve(&socket));
+            let serving = scope.spawn(|| {
+                let served = host.serve(&socket);
+                // A client that waits for an answer to what was not understood ends, too.
+                let _ = socket.shutdown(Shutdown::Both);
+                served
+            });
             let (stdout, stderr) = (client.0.stdout.take(), client.0.stderr.take());
             let saying = scope.spawn(move || stderr.map(io::read_to_string).transpose());
             let lines: Vec<_> =

@@ -143,8 +143,8 @@ impl Ours {
 
 impl Drop for Ours {
     fn drop(&mut self) {
-        // Taking it down is by commands, too, and this comes before the queue's own drop. Without a
-        // thread the firmware answers nothing; then the queue waits for it, and gives up.
+        // Taking it down is by commands, too. A firmware without a thread answers none, and the queue
+        // would wait for it; one that is gone is not asked.
         self.firmware.detach();
     }
 }
