@@ -151,7 +151,7 @@ pub(crate) const RULES: &[Rule<Check>] = rules! {
 };
 
 /// The claim of the seed thread without the assumption that no reset is done inside the very SET
-/// that is meant to reveal it. Does not hold: see [`crate::refute`].
+/// that is meant to reveal it. Does not hold: see [`CLAIMS`](crate::CLAIMS).
 pub(crate) const CLAIM_WITHOUT_ASSUMPTION: &[Rule<Check>] = rules! {
     "O2-without-assumption" ["O4"]
         "believing in a pre-copy state, SET(STOP_COPY) without a data_fd leaves the session alive"

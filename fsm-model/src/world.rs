@@ -46,6 +46,8 @@ pub enum Actor {
     Vmm,
     /// The guest, by a function-level reset or a touch: the VMM sees nothing.
     Guest,
+    /// The host, by a reset through sysfs: nobody sees anything.
+    Host,
 }
 
 /// One thing that can happen.

@@ -3,9 +3,7 @@
 
 #![expect(clippy::expect_used, reason = "helpers of tests may fail them")]
 
-use vfio_fsm_model::{
-    CASES, LOCK_MUTANTS, SLIPS, check_lock_mutant, check_slip, properties, refute, refute_load,
-};
+use vfio_fsm_model::{CASES, CLAIMS, properties, refute};
 
 fn rows(heading: &str) -> Vec<Vec<String>> {
     let page = concat!(env!("CARGO_MANIFEST_DIR"), "/../specs/settled-claim.md");
@@ -37,21 +35,16 @@ fn every_assumption_is_needed() {
         let property = |names: &[&str]| names.get(1).or(holds.first()).copied().map(str::to_owned);
         match quoted(without).as_slice() {
             [] => assert!(with.starts_with("not needed"), "{row:?}"),
-            ["O2-without-assumption"] => {
-                let run = refute().run.expect("it is refuted");
-                assert!(without.ends_with(&format!("in {} steps", run.steps.len())), "{row:?}");
-            }
-            ["V9-without-assumption"] => {
-                let run = refute_load().run.expect("it is refuted");
+            [refuted] if refuted.ends_with("-without-assumption") => {
+                let claim = CLAIMS.iter().find(|claim| claim.property == *refuted);
+                let run = claim.and_then(refute).expect("it is refuted");
                 assert!(without.ends_with(&format!("in {} steps", run.steps.len())), "{row:?}");
             }
             names => {
                 let property = property(names).expect("a property that breaks");
-                let slips = SLIPS.iter().filter(|it| it.slip.slug() == names[0]);
-                let slip = slips.filter(|it| it.property == property).find_map(check_slip);
-                let locks = LOCK_MUTANTS.iter().filter(|it| it.design.slug() == names[0]);
-                let lock = locks.filter(|it| it.property == property).find_map(check_lock_mutant);
-                assert!(slip.or(lock).is_some(), "nothing breaks {property}: {row:?}");
+                let fault = CLAIMS.iter().filter(|claim| claim.fault.slug() == names[0]);
+                let run = fault.filter(|claim| claim.property == property).find_map(refute);
+                assert!(run.is_some(), "nothing breaks {property}: {row:?}");
             }
         }
     }

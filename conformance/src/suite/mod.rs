@@ -19,6 +19,9 @@ use vfio_fsm_core::Features;
 
 use crate::trace::Trace;
 
+#[cfg(feature = "check")]
+pub use model::Refuted;
+
 /// A suite.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, clap::ValueEnum)]
 #[serde(rename_all = "snake_case")]
@@ -31,15 +34,9 @@ pub enum Suite {
     Fds,
     /// What goes through the data_fd: pieces, ends, round trips, damage.
     Streams,
-    /// The shortest runs, found by the model checker, that tell a planted bug from a correct device.
+    /// The shortest runs, found by the model checker, that break a property where something is wrong.
     #[cfg(feature = "check")]
     Model,
-}
-
-/// A counterexample of the model as a trace that a correct device passes.
-#[cfg(feature = "check")]
-pub fn counterexample(found: &vfio_fsm_model::Counterexample, name: &str) -> Trace {
-    model::to_trace(found, name)
 }
 
 impl Suite {

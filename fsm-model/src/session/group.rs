@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! A group: two `Saver`s or two `Loader`s in a `Group`, their devices, and a guest that resets them.
 
-use vfio_fsm_core::device::{Device, Memory};
+use vfio_fsm_core::device::{Device, Memory, Planted};
 use vfio_fsm_core::vmm::frame::{FIRST_EPOCH, Frame};
 use vfio_fsm_core::vmm::{
     Decision, Event, Gate, Group, Hook, LoadPlan, Loader, OutOfTurn, Plan, Recovery, Saver, Step,
@@ -9,9 +9,11 @@ use vfio_fsm_core::vmm::{
 };
 use vfio_fsm_core::{Direction, Errno, Fault, Fd, Features, Leaves, Op, Reply, State};
 
+use crate::counterexample::{Counterexample, Recorder};
 use crate::property::{Rule, rules};
 use crate::session::slip::Slip;
-use crate::session::{Did, Judgement, Play, by_number, open_choices};
+use crate::session::{Asked, Did, Judgement, Play, by_number, open_choices, record, resetter};
+use crate::world::Actor;
 
 /// The model.
 #[derive(Debug)]
@@ -383,19 +385,27 @@ fn choose(session: &mut Session, choice: Recovery) -> Did {
     }
 }
 
+/// What reaches the device of an op: nothing, if the call fails on the way.
+fn in_trouble(op: Op<&'static [u8]>, trouble: Trouble) -> Option<Op<&'static [u8]>> {
+    match (op, trouble) {
+        (_, Trouble::Errno) => None,
+        (Op::SetState { to, .. }, Trouble::Arc(leaves)) => {
+            let fault = Some(Fault::ArcFails { hop: 0, errno: Errno::EIO, leaves });
+            Some(Op::SetState { to, fault })
+        }
+        (op, _) => Some(op),
+    }
+}
+
 fn carry_out(
     device: &mut Device<Memory<0>, 2>,
     op: Op<&'static [u8]>,
     trouble: Trouble,
 ) -> Reply<u32> {
-    let op = match (op, trouble) {
-        (_, Trouble::Errno) => return Reply::Errno(Errno::EIO),
-        (Op::SetState { to, .. }, Trouble::Arc(leaves)) => {
-            Op::SetState { to, fault: Some(Fault::ArcFails { hop: 0, errno: Errno::EIO, leaves }) }
-        }
-        (op, _) => op,
-    };
-    device.apply(op, &mut [0]).map(|bytes| bytes.len() as u32)
+    match in_trouble(op, trouble) {
+        Some(op) => device.apply(op, &mut [0]).map(|bytes| bytes.len() as u32),
+        None => Reply::Errno(Errno::EIO),
+    }
 }
 
 impl Play for Pair {
@@ -500,6 +510,24 @@ impl Play for Pair {
         };
         self.keep_order(&mut world);
         (world, did)
+    }
+
+    fn asked(&self, _before: &World, action: Action, did: &Did) -> Vec<Asked> {
+        match (*did, action) {
+            (Did::Reset { by_guest }, Action::GuestReset(index)) => {
+                vec![(index as u8, resetter(by_guest), Op::Reset)]
+            }
+            (Did::Op(op, _), Action::Go(index, trouble)) => {
+                let op = in_trouble(op, trouble);
+                op.into_iter().map(|op| (index as u8, Actor::Vmm, op)).collect()
+            }
+            _ => vec![],
+        }
+    }
+
+    fn record(&self, property: &'static str, actions: &[Action]) -> Counterexample {
+        let recorder = Recorder::<0>::new(self.features, Planted::NONE);
+        record(self, recorder, actions).finish(property)
     }
 
     fn tell(&self, action: Action, did: &Did, after: &World) -> String {
