@@ -64,12 +64,9 @@ fn counterexamples_fail_on_their_bug() {
 /// Every claim of level 1 has a trace, and each trace ends where its run does.
 #[test]
 fn every_run_of_level_1_is_a_trace() {
-    for Refuted { claim, run } in Refuted::all() {
-        let run = run.as_ref().expect("it is caught");
-        let Replay::Trace(trace) = &run.replay else {
-            assert!(claim.model().starts_with("from "), "{}", claim.fault);
-            continue;
-        };
+    for refuted in Refuted::all().iter().filter(|refuted| refuted.claim.level() == 1) {
+        let (claim, run) = (refuted.claim, refuted.run().expect("it is caught"));
+        let Replay::Trace(trace) = &run.replay else { panic!("{} has none", claim.fault) };
         let end = |device| {
             let mut steps = trace.steps.iter().rev();
             let at = steps.find(|step| step.device == device).map(|step| step.at);

@@ -185,6 +185,11 @@ const SILENCES: &[Silence] = &[
 const WITHOUT_PRE_COPY: &[Features] = &[Features::STOP_COPY, Features::P2P];
 
 impl Case {
+    /// At which level.
+    pub(crate) const fn level(&self) -> u8 {
+        if matches!(self.actors, Actors::Locks(_)) { 2 } else { 1 }
+    }
+
     /// Why this property has nothing to judge here, if that is meant.
     pub(crate) fn silence(&self, property: &str) -> Option<&'static Silence> {
         SILENCES.iter().find(|silence| {

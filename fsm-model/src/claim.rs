@@ -74,6 +74,11 @@ pub struct Claim {
 }
 
 impl Claim {
+    /// At which level: 1, at which ops are atomic, or 2, at which they are taken apart.
+    pub const fn level(&self) -> u8 {
+        self.case.level()
+    }
+
     /// In which model the fault is made.
     pub const fn model(&self) -> &'static str {
         self.case.name
@@ -96,6 +101,8 @@ macro_rules! claims {
 const ANY_VMM: Case = any_vmm(Features::ALL, 0);
 const PLAIN_VMM: Case = any_vmm(Features::STOP_COPY, 0);
 const SAVER: Case = saver(Features::ALL, 1, 0);
+/// In which no call fails: smaller, where it is not needed.
+const CALM_SAVER: Case = saver(Features::ALL, 0, 0);
 const PLAIN_SAVER: Case = saver(Features::STOP_COPY, 1, 0);
 const BACK: Case = snapshot(Features::STOP_COPY, 0);
 const LOADER: Case = loader(Features::ALL, HostResets::UntilTheLastLook, 2, 0);
@@ -104,6 +111,7 @@ const HOUNDED_LOADER: Case = loader(Features::ALL, HostResets::Always, 0, 0);
 const SAVERS: Case = group("2 Savers", Features::P2P, Role::Save(Then::Stop), 0);
 const LOADERS: Case = group("2 Loaders", Features::P2P, Role::Load, 0);
 const IN_PRE_COPY: Case = locks("from PRE_COPY", State::PreCopy, 0);
+const IN_RESUMING: Case = locks("from RESUMING", State::Resuming, 0);
 const IN_STOP_COPY: Case = locks("from STOP_COPY", State::StopCopy, 0);
 
 /// Every fault with the properties that claim it.
@@ -120,12 +128,21 @@ pub const CLAIMS: &[Claim] = claims! {
     Device(Bug::PreCopyEndsForGood), ANY_VMM => "end-of-stream";
     Device(Bug::StopCopyEndsForNow), ANY_VMM => "end-of-stream";
     Device(Bug::WalkBlockedPair), ANY_VMM => "no-blocked-arc";
+    Device(Bug::SeekBlockedPair), ANY_VMM => "set-ends" "lock-released" "no-blocked-arc";
     Device(Bug::FailedArcMoves), ANY_VMM => "failed-set-on-route";
     Device(Bug::ErrorKeepsSession), ANY_VMM => "session-iff-state";
     Device(Bug::RefusalEndsSession), ANY_VMM => "refused-changes-nothing" "live-io-works";
     Device(Bug::SameStateRestarts), ANY_VMM => "same-state-noop";
     Device(Bug::ResetStaysInError), ANY_VMM => "reset-runs";
     Device(Bug::CloseKeepsState), ANY_VMM => "close-ends";
+    Device(Bug::OpensInStop), ANY_VMM => "close-ends";
+    Device(Bug::CloseKeepsSession), ANY_VMM => "close-ends" "session-iff-state";
+    Device(Bug::LoadGarbles), ANY_VMM => "load-restores" "bytes-of-this-life";
+    Device(Bug::FailedOpenLeaks), ANY_VMM => "session-holds-its-own";
+    Device(Bug::FailedOpenFreesTwice), ANY_VMM => "session-holds-its-own";
+    Device(Bug::FailedOpenFreesNothing), ANY_VMM => "session-holds-its-own";
+    Device(Bug::FailedOpenUsesFreed), ANY_VMM => "session-holds-its-own";
+    Device(Bug::PreCopyP2pForgotten), ANY_VMM => "dead-info-fails";
     Device(Bug::EpochReused), ANY_VMM => "one-live-fd" "dead-io-fails";
     Device(Bug::ResetKeepsData), ANY_VMM => "bytes-of-this-life";
     Device(Bug::IgnoreFlags), PLAIN_VMM => "state-has-flags";
@@ -137,7 +154,7 @@ pub const CLAIMS: &[Claim] = claims! {
     Device(Bug::CloseFdCancels), ANY_VMM => "closing-fd-keeps-session";
     Device(Bug::DeadPollHangs), ANY_VMM => "dead-poll-returns";
     Device(Bug::GetSaysRunning), ANY_VMM => "get-tells";
-    Vmm(Slip::SwapsFd), SAVER => "saver-image" "saver-closes";
+    Vmm(Slip::SwapsFd), CALM_SAVER => "saver-image" "saver-closes";
     Vmm(Slip::ClosesNewFd), SAVER => "saver-sees-unexpected-fd";
     Vmm(Slip::UsesFirstFd), SAVER => "saver-live-fd";
     Vmm(Slip::UsesFirstFd), LOADER => "loader-live-fd";
@@ -154,13 +171,15 @@ pub const CLAIMS: &[Claim] = claims! {
         "saver-sees-deferred-reset" "saver-sees-noop-cancel";
     Vmm(Slip::SaysRunning), LOADER =>
         "loader-aborts-by-reset" "loader-evidence-is-sound" "loader-sees-reset-before-start";
+    Vmm(Slip::KeepsFdAfterError), SAVER => "saver-aborts" "saver-legal-set";
     Vmm(Slip::SaysAllFeatures), PLAIN_SAVER => "saver-legal-set";
     Vmm(Slip::SaysAllFeatures), PLAIN_LOADER => "loader-legal-set";
     Vmm(Slip::ResetUnchecked), SAVER => "saver-evidence-is-sound";
     Vmm(Slip::ResetDenied), SAVER => "saver-stuck-by-reset";
     Vmm(Slip::ResetDenied), LOADER => "loader-stuck-by-reset";
     Vmm(Slip::DwellsInStop), LOADER => "loader-does-not-dwell";
-    Vmm(Slip::GuestRunsOn), SAVER => "saver-freezes" "saver-holds-resets-back" "saver-image";
+    Vmm(Slip::GuestRunsOn), CALM_SAVER => "saver-freezes" "saver-image";
+    Vmm(Slip::GuestRunsOn), SAVER => "saver-holds-resets-back";
     Vmm(Slip::GuestRunsOn), LOADER => "loader-freezes";
     Vmm(Slip::GuestRunsOn), SAVERS => "group-freezes";
     Vmm(Slip::ThawsEarly), SAVER => "saver-freezes";
@@ -169,12 +188,12 @@ pub const CLAIMS: &[Claim] = claims! {
     Vmm(Slip::ForgetsThaw), BACK => "saver-complete";
     Vmm(Slip::ForgetsThaw), LOADER => "loader-complete";
     Vmm(Slip::ForgetsThaw), SAVERS => "group-all-or-none";
-    Vmm(Slip::LosesDiscard), SAVER => "saver-image";
-    Vmm(Slip::LosesData), SAVER => "saver-image";
-    Vmm(Slip::DoublesData), SAVER => "saver-image";
+    Vmm(Slip::LosesDiscard), CALM_SAVER => "saver-image";
+    Vmm(Slip::LosesData), CALM_SAVER => "saver-image";
+    Vmm(Slip::DoublesData), CALM_SAVER => "saver-image";
     Vmm(Slip::IgnoresEpoch), LOADER => "loader-refuses-mixed";
     Vmm(Slip::ForgetsConfig), LOADER => "loader-hooks-in-order";
-    Vmm(Slip::DeafToCancel), SAVER => "saver-gives-up";
+    Vmm(Slip::DeafToCancel), CALM_SAVER => "saver-gives-up";
     Vmm(Slip::DeafToCancel), LOADER => "loader-gives-up";
     Vmm(Slip::DeafToCancel), SAVERS => "group-ends";
     Vmm(Slip::IgnoresGates), SAVERS => "group-is-quiet";
@@ -183,6 +202,11 @@ pub const CLAIMS: &[Claim] = claims! {
     Locks(Design::ResetLocksNothing), IN_PRE_COPY => "locks-guard-the-session";
     Locks(Design::PlainMutex), IN_PRE_COPY => "locks-no-deadlock" "locks-in-order" "locks-reset-never-waits";
     Locks(Design::PlainMutexCopies), IN_PRE_COPY => "locks-no-deadlock" "locks-in-order";
+    Locks(Design::PlainMutexLocksFile), IN_PRE_COPY =>
+        "locks-no-deadlock" "locks-in-order" "locks-reset-never-waits";
+    Locks(Design::MutexOfOpenFile), IN_PRE_COPY => "locks-are-there";
+    Locks(Design::ResetsOverlap), IN_PRE_COPY => "locks-one-reset-at-a-time";
+    Locks(Design::WritesUnchecked), IN_RESUMING => "locks-calls-in-some-order";
     Locks(Design::WorkQueue), IN_PRE_COPY => "locks-reset-before-it-returns";
     Locks(Design::SharedBits), IN_PRE_COPY => "locks-no-reset-lost";
     Locks(Design::FreesUnderSpinLock), IN_PRE_COPY => "locks-no-sleep-under-spin-lock";

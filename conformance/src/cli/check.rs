@@ -82,14 +82,15 @@ struct Caught {
 }
 
 impl From<&Refuted> for Caught {
-    fn from(Refuted { claim, run }: &Refuted) -> Self {
+    fn from(refuted: &Refuted) -> Self {
+        let (claim, run) = (refuted.claim, refuted.run());
         Self {
             fault: claim.fault.to_string(),
             property: claim.property,
             model: claim.model(),
             features: claim.features().to_string(),
-            steps: run.as_ref().map(|run| run.steps.len()),
-            run: run.as_ref().map(ToString::to_string),
+            steps: run.map(|run| run.steps.len()),
+            run: run.map(ToString::to_string),
         }
     }
 }

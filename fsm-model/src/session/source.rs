@@ -56,6 +56,8 @@ pub(crate) struct World {
     faults: u8,
     /// A data_fd that was silently replaced, and by which: [`Slip::SwapsFd`].
     swapped: Option<(Fd, Fd)>,
+    /// Where the device was before a SET failed: [`Slip::KeepsFdAfterError`].
+    stale: Option<State>,
     ghost: Ghost,
 }
 
@@ -293,6 +295,7 @@ impl World {
             halted: setting.paused,
             faults: setting.faults,
             swapped: None,
+            stale: None,
             ghost: Ghost::default(),
         }
     }
@@ -487,6 +490,13 @@ impl Source {
                 Reply::Info(PrecopyInfo::default())
             }
             (Some(Slip::RemembersState), Op::SetState { .. }, Reply::Errno(_)) => Reply::Fd(None),
+            (Some(Slip::KeepsFdAfterError), Op::SetState { .. }, Reply::Errno(_)) => {
+                world.stale = world.saver.at();
+                reply
+            }
+            (Some(Slip::KeepsFdAfterError), Op::GetState, Reply::State(state)) => {
+                Reply::State(world.stale.take().map_or(state, Into::into))
+            }
             (Some(Slip::SaysRunning), Op::GetState, _) => Reply::State(State::Running.into()),
             (Some(Slip::SaysAllFeatures), Op::GetFeatures, _) => Reply::Features(0b111),
             (Some(Slip::DeadFdIsEnd), Op::Read { .. }, Reply::Errno(Errno::ENODEV)) => {
