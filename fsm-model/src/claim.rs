@@ -193,7 +193,7 @@ pub const CLAIMS: &[Claim] = claims! {
     Vmm(Slip::DoublesData), CALM_SAVER => "saver-image";
     Vmm(Slip::IgnoresEpoch), LOADER => "loader-refuses-mixed";
     Vmm(Slip::ForgetsConfig), LOADER => "loader-hooks-in-order";
-    Vmm(Slip::DeafToCancel), CALM_SAVER => "saver-gives-up";
+    Vmm(Slip::DeafToCancel), SAVER => "saver-gives-up";
     Vmm(Slip::DeafToCancel), LOADER => "loader-gives-up";
     Vmm(Slip::DeafToCancel), SAVERS => "group-ends";
     Vmm(Slip::IgnoresGates), SAVERS => "group-is-quiet";
@@ -218,6 +218,6 @@ pub const CLAIMS: &[Claim] = claims! {
     Locks(Design::GetSkipsGate), IN_PRE_COPY => "locks-no-reset-lost" "locks-reset-before-it-returns";
     Locks(Design::LooksOnce), IN_PRE_COPY => "locks-no-reset-lost";
     Assumption("no-reset-inside-set"), ANY_VMM => "O2-without-assumption";
-    Assumption("host-keeps-still-before-start"), HOUNDED_LOADER => "V9-without-assumption";
+    Assumption("host-keeps-still"), HOUNDED_LOADER => "V9-without-assumption";
     Assumption("reset-may-be-under-way"), IN_PRE_COPY => "locks-reset-over-when-it-returns";
 };

@@ -18,6 +18,7 @@ use vfio_fsm_model::{
 };
 
 use super::Result;
+use super::matrix::Matrix;
 use super::output::{self, Output};
 
 #[derive(Debug, Args)]
@@ -206,6 +207,10 @@ pub(crate) fn run(arguments: &Arguments, output: &mut Output) -> Result {
             ))?;
         }
     }
+    let matrix = arguments.mutants.then(Matrix::find).transpose()?;
+    if let Some(matrix) = &matrix {
+        output.say("mutants", matrix)?;
+    }
     if arguments.runs {
         for Caught { fault, run, .. } in &findings.claims {
             output.line(format_args!("\n{fault}: {}", run.as_deref().unwrap_or("not caught")))?;
@@ -217,5 +222,5 @@ pub(crate) fn run(arguments: &Arguments, output: &mut Output) -> Result {
         let traces = Suite::Model.generate_all();
         trace::write(&traces, &mut file).and_then(|()| file.flush()).map_err(fail)?;
     }
-    Ok(findings.is_good())
+    Ok(findings.is_good() && matrix.is_none_or(|matrix| matrix.is_good()))
 }

@@ -9,6 +9,8 @@ mod generate;
 mod graph;
 #[cfg(feature = "lab")]
 mod lab;
+#[cfg(feature = "check")]
+mod matrix;
 mod migrate;
 mod output;
 mod replay;
