@@ -67,11 +67,19 @@ impl Row {
     /// One for each property that claims the fault; one that says so if none does.
     fn of(bug: Option<&String>, fault: &str) -> Vec<Self> {
         let claims = Refuted::all().iter().filter(|it| it.claim.fault.to_string() == fault);
-        let row =
-            |property, steps| Self { bug: bug.cloned(), fault: fault.to_owned(), property, steps };
-        let steps = |it: &Refuted| it.run().map(|run| run.steps.len());
-        let rows: Vec<_> = claims.map(|it| row(Some(it.claim.property), steps(it))).collect();
-        if rows.is_empty() { vec![row(None, None)] } else { rows }
+        let row = |property, model, steps| Self {
+            bug: bug.cloned(),
+            fault: fault.to_owned(),
+            property,
+            model,
+            steps,
+        };
+        let claimed = |it: &Refuted| {
+            let steps = it.run().map(|run| run.steps.len());
+            row(Some(it.claim.property), Some(it.claim.model()), steps)
+        };
+        let rows: Vec<_> = claims.map(claimed).collect();
+        if rows.is_empty() { vec![row(None, None, None)] } else { rows }
     }
 }
 
