@@ -66,6 +66,12 @@ fn ends_in_wrong_bytes(run: &Counterexample) -> bool {
     })
 }
 
+/// Whether the last step loads what was written.
+fn ends_in_load(run: &Counterexample) -> bool {
+    let [.., before, last] = run.steps.as_slice() else { return false };
+    before.at == State::Resuming && last.at == State::Stop
+}
+
 /// The slot of a whole image of the device at the beginning.
 const IMAGE: u8 = 6;
 /// The slot of what the device is like when fresh.
@@ -78,7 +84,8 @@ const FRESH: u8 = 7;
 /// has made before. What the last step broke may not show in its reply: so the state, and every
 /// data_fd that is open, are asked for at the end, and whether a reset leads to RUNNING and a new
 /// session can be opened. If it read wrong bytes, the device says of itself
-/// before and after what it is like when fresh: which bytes are right a trace cannot know.
+/// before and after what it is like when fresh, and behind a load it says what it has loaded: which
+/// bytes are right a trace cannot know.
 fn to_trace(counterexample: &Counterexample, name: &str) -> Trace {
     let property = properties().find(|property| property.id == counterexample.property);
     let covers = property.map_or(&[][..], |property| property.covers);
@@ -101,6 +108,11 @@ fn to_trace(counterexample: &Counterexample, name: &str) -> Trace {
         script.op(Op::Reset).set(State::StopCopy);
         let last = script.last_fd().unwrap_or(Fd(1));
         script.drain_same(last, FRESH);
+    }
+    if ends_in_load(counterexample) {
+        script.set(State::StopCopy);
+        let last = script.last_fd().unwrap_or(Fd(1));
+        script.drain_same(last, IMAGE);
     }
     let devices = counterexample.steps.iter().map(|step| step.device).max().unwrap_or(0);
     for device in 0..=devices {
