@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! specs/bugs.toml against the code: what it names is there, and what the code cites stands in it.
 
+#![expect(clippy::expect_used, reason = "helpers of tests may fail them")]
+
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};

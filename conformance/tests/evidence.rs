@@ -2,6 +2,8 @@
 //! The runs that are kept as files: what specs/settled-claim.md rests on, as traces in
 //! specs/claim/, and every run of threads, as turns in specs/schedules.jsonl.
 
+#![expect(clippy::expect_used, clippy::panic, reason = "helpers of tests may fail them")]
+
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
