@@ -82,8 +82,8 @@ const FRESH: u8 = 7;
 /// The model's device has one register, or none, so a read that met the end of the stream there
 /// becomes one until the end here, and what is written is cut from an image that the device itself
 /// has made before. What the last step broke may not show in its reply: so the state, and every
-/// data_fd that is open, are asked for at the end, and whether a session can be opened, and again
-/// behind a reset. If it read wrong bytes, the device says of itself
+/// data_fd that is open, are asked for at the end, and whether a session can be opened behind a
+/// reset, and lasts. If it read wrong bytes, the device says of itself
 /// before and after what it is like when fresh, and behind a load it says what it has loaded: which
 /// bytes are right a trace cannot know.
 fn to_trace(counterexample: &Counterexample, name: &str) -> Trace {
@@ -117,7 +117,7 @@ fn to_trace(counterexample: &Counterexample, name: &str) -> Trace {
     let devices = counterexample.steps.iter().map(|step| step.device).max().unwrap_or(0);
     for device in 0..=devices {
         look(script.on(device));
-        script.set(State::StopCopy).op(Op::Reset).get().set(State::StopCopy);
+        script.op(Op::Reset).get().set(State::StopCopy).get();
     }
     script.finish()
 }
