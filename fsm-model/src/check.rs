@@ -5,15 +5,13 @@ use std::fmt;
 use std::time::{Duration, Instant};
 
 use stateright::{Checker, Model};
-use vfio_fsm_core::Features;
-use vfio_fsm_core::device::Planted;
 
-use crate::case::{Case, LockClaim, SlipClaim, l6_without_licence, v9_without_assumption};
+use crate::case::Case;
+use crate::claim::Claim;
 use crate::counterexample::Counterexample;
-use crate::mutant::Mutant;
-use crate::property::{CLAIM_WITHOUT_ASSUMPTION, Property, RULES};
-use crate::protocol::Protocol;
+use crate::locks::Schedule;
 use crate::scene::{OnScene, Scene, Stage};
+use crate::system::{EVERY_RUN_ENDS, Runs};
 
 /// What a check came to.
 #[derive(Debug)]
@@ -46,6 +44,18 @@ pub enum Failure {
         /// The number of this run.
         seen: usize,
     },
+    /// A property had nothing to judge, and nothing says that this is meant.
+    Idle {
+        /// Which property.
+        property: &'static str,
+    },
+    /// A property that is said to have nothing to judge had something.
+    NotIdle {
+        /// Which property.
+        property: &'static str,
+        /// Why it should have had nothing.
+        why: &'static str,
+    },
 }
 
 /// A run that breaks a property.
@@ -55,6 +65,17 @@ pub struct Run {
     pub property: &'static str,
     /// What was done, in order, and what came of it.
     pub steps: Vec<String>,
+    /// The same, to be run again; `None` at level 3, where the text is all there is.
+    pub replay: Option<Replay>,
+}
+
+/// A run, to be run again.
+#[derive(Clone, Debug)]
+pub enum Replay {
+    /// At level 1: what the devices are asked. Any device can be asked the same.
+    Trace(Counterexample),
+    /// At level 2: whose turn it is. Only the model can be made to take these turns.
+    Schedule(Schedule),
 }
 
 impl fmt::Display for Run {
@@ -73,22 +94,36 @@ impl fmt::Display for Failure {
                 "{seen} states where {committed} are committed: if the change of meaning is \
                  wanted, commit the new number with it"
             ),
+            Self::Idle { property } => write!(
+                f,
+                "{property} had nothing to judge: let it have something here, or list it with \
+                 the reason among the silences of the case"
+            ),
+            Self::NotIdle { property, why } => write!(
+                f,
+                "{property} had something to judge and is listed as silent ({why}): take it off \
+                 the list"
+            ),
         }
     }
 }
 
-/// How a claim that is too strong was refuted.
-#[derive(Debug)]
-pub struct Refutation<T> {
-    /// The claim.
-    pub claim: &'static Property,
-    /// The run that breaks it; `None` if none was found, and then something is wrong.
-    pub run: Option<T>,
-}
-
 /// Check every property in every world of a case.
 pub fn check(case: &'static Case) -> Checked {
-    case.with(Checking(case))
+    let mut checked = case.with(Checking(case));
+    checked.follow(case.runs(None));
+    checked
+}
+
+impl Checked {
+    /// Takes down how the runs end, on a graph that must have the same worlds.
+    fn follow(&mut self, runs: Option<Runs>) {
+        let Some(Runs { states: seen, trap }) = runs else { return };
+        let committed = self.states;
+        self.judged.push((EVERY_RUN_ENDS.id, seen as u64));
+        self.failures.extend((seen != committed).then_some(Failure::States { committed, seen }));
+        self.failures.extend(trap.map(Failure::Broken));
+    }
 }
 
 struct Checking(&'static Case);
@@ -102,9 +137,12 @@ impl OnScene for Checking {
         let checker = Stage::new(scene).checker().threads(threads).spawn_bfs().join();
         let (seen, committed) = (checker.unique_state_count(), self.0.states);
         let mut failures: Vec<Failure> = broken(&checker).map(Failure::Broken).collect();
-        // A space that was cut short by a broken property has another size for that reason.
-        if seen != committed && failures.is_empty() {
-            failures.push(Failure::States { committed, seen });
+        let judged = checker.model().judged();
+        // A space that was cut short by a broken property has another size for that reason, and
+        // what was judged in it says nothing.
+        if failures.is_empty() {
+            failures.extend((seen != committed).then_some(Failure::States { committed, seen }));
+            failures.extend(judged.iter().filter_map(|&(id, count)| idle(self.0, id, count)));
         }
         Checked {
             case: self.0,
@@ -112,43 +150,32 @@ impl OnScene for Checking {
             transitions: checker.state_count(),
             depth: checker.max_depth(),
             time: started.elapsed(),
-            judged: checker.model().judged(),
+            judged,
             failures,
         }
     }
 }
 
-/// Properties of these checks that had nothing to judge in any of them.
-pub fn idle(checks: &[Checked]) -> Vec<&'static str> {
-    let counts = |id| {
-        let all = checks.iter().flat_map(|check| &check.judged);
-        all.filter(move |&&(judged, _)| judged == id).map(|&(_, count)| count)
-    };
-    let ids = crate::properties().map(|property| property.id);
-    ids.filter(|&id| counts(id).next().is_some() && counts(id).sum::<u64>() == 0).collect()
+/// Whether a property that was judged so often should have been.
+fn idle(case: &Case, property: &'static str, count: u64) -> Option<Failure> {
+    match (count, case.silence(property)) {
+        (0, None) => Some(Failure::Idle { property }),
+        (1.., Some(silence)) => Some(Failure::NotIdle { property, why: silence.why }),
+        _ => None,
+    }
 }
 
-/// The run by which the property that claims this bug catches it; `None` if the bug survives.
-pub fn check_mutant(mutant: &Mutant) -> Option<Counterexample> {
-    let rule = RULES.iter().find(|rule| rule.property.id == mutant.property)?;
-    let scene = Protocol::mutant(mutant.features, mutant.bug, std::slice::from_ref(rule));
-    first_counterexample(scene)
+/// The shortest run that breaks the property of a claim; `None` if the fault survives it.
+pub fn refute(claim: &Claim) -> Option<Run> {
+    if claim.property == EVERY_RUN_ENDS.id {
+        return claim.case.runs(Some(claim.fault))?.trap;
+    }
+    claim.case.scene(Some(claim.fault), Some(claim.property), Refuting)
 }
 
-/// The run by which the property that claims this slip of a VMM catches it; `None` if it survives.
-pub fn check_slip(claim: &SlipClaim) -> Option<Run> {
-    claim.with(First)
-}
+struct Refuting;
 
-/// The run by which the property that claims this design of the locks refuses it; `None` if it
-/// survives.
-pub fn check_lock_mutant(claim: &LockClaim) -> Option<Run> {
-    claim.with(First)
-}
-
-pub(crate) struct First;
-
-impl OnScene for First {
+impl OnScene for Refuting {
     type Output = Option<Run>;
 
     fn on<S: Scene>(self, scene: S) -> Option<Run> {
@@ -158,38 +185,13 @@ impl OnScene for First {
     }
 }
 
-/// Show that the seed thread's claim needs its unspoken assumption: a run in which the reset is
-/// done inside the very SET that is meant to reveal it (O4).
-pub fn refute() -> Refutation<Counterexample> {
-    let claim = &CLAIM_WITHOUT_ASSUMPTION[0].property;
-    let scene = Protocol::with(Features::ALL, Planted::NONE, CLAIM_WITHOUT_ASSUMPTION);
-    Refutation { claim, run: first_counterexample(scene) }
-}
-
-/// Show that a destination needs its host to keep still: a run in which the device is reset behind
-/// the last look at it, and started blank (V9).
-pub fn refute_load() -> Refutation<Run> {
-    let (claim, run) = v9_without_assumption(First);
-    Refutation { claim, run }
-}
-
-/// Show that a reset is not over for everybody when it returns: a run in which a `read` that begins
-/// later still reaches the old session, as the reset was left to a SET under way (L6).
-pub fn refute_reset() -> Refutation<Run> {
-    let (claim, run) = l6_without_licence(First);
-    Refutation { claim, run }
-}
-
-fn first_counterexample(scene: Protocol) -> Option<Counterexample> {
-    let checker = Stage::new(scene).checker().threads(1).spawn_bfs().join();
-    let (id, path) = discoveries(&checker).into_iter().next()?;
-    Some(Counterexample::new(&checker.model().scene, id, path))
-}
-
-pub(crate) fn broken<S: Scene>(checker: &impl Checker<Stage<S>>) -> impl Iterator<Item = Run> {
+fn broken<S: Scene>(checker: &impl Checker<Stage<S>>) -> impl Iterator<Item = Run> {
     let scene = &checker.model().scene;
     let runs = discoveries(checker).into_iter();
-    runs.map(|(property, actions)| Run { property, steps: scene.narrate(&actions) })
+    runs.map(|(property, actions)| {
+        let (steps, replay) = (scene.narrate(&actions), scene.replay(property, &actions));
+        Run { property, steps, replay }
+    })
 }
 
 /// The broken properties, each with a run, shortest first.

@@ -5,11 +5,12 @@
 //! a sane VMM too. Two ghosts ride along that no real party has: what a VMM would believe that sees
 //! only its own replies, and which life (between two resets) the device is in.
 
-use vfio_fsm_core::device::{Bug, Planted};
+use vfio_fsm_core::device::Planted;
 use vfio_fsm_core::{Fault, Features, Op, Reply};
 
-use crate::counterexample::Counterexample;
-use crate::property::{Check, Property, RULES, Rule, Step};
+use crate::check::Replay;
+use crate::counterexample::{Counterexample, Recorder};
+use crate::property::{Check, Property, Rule, Step};
 use crate::scene::{Judge, Scene};
 use crate::world::{Action, Actor, World};
 
@@ -22,17 +23,7 @@ pub(crate) struct Protocol {
 }
 
 impl Protocol {
-    /// The model of a correct device.
-    pub(crate) fn new(features: Features) -> Self {
-        Self::with(features, Planted::NONE, RULES)
-    }
-
-    /// The model of a device with a bug, checked for some properties only.
-    pub(crate) fn mutant(features: Features, bug: Bug, rules: &'static [Rule<Check>]) -> Self {
-        Self::with(features, Planted::bug(bug), rules)
-    }
-
-    pub(crate) fn with(
+    pub(crate) const fn new(
         features: Features,
         planted: Planted,
         rules: &'static [Rule<Check>],
@@ -40,13 +31,13 @@ impl Protocol {
         Self { features, planted, rules }
     }
 
-    /// The flags of the device.
-    pub(crate) const fn features(&self) -> Features {
-        self.features
-    }
-
-    pub(crate) const fn planted(&self) -> Planted {
-        self.planted
+    fn record(&self, property: &'static str, actions: &[Action]) -> Counterexample {
+        let mut recorder = Recorder::<1>::new(self.features, self.planted);
+        for action in actions {
+            let op = action.op.map_fd(|fd| recorder.nth_open(fd));
+            recorder.ask(0, action.actor, op);
+        }
+        recorder.finish(property)
     }
 
     fn judge(&self, step: Option<&Step<'_>>, world: &World, judge: &mut Judge<'_>) {
@@ -101,7 +92,10 @@ impl Scene for Protocol {
     }
 
     fn narrate(&self, actions: &[Action]) -> Vec<String> {
-        let run = Counterexample::new(self, "", actions.to_vec());
-        run.steps.iter().map(ToString::to_string).collect()
+        self.record("", actions).steps.iter().map(ToString::to_string).collect()
+    }
+
+    fn replay(&self, property: &'static str, actions: &[Action]) -> Option<Replay> {
+        Some(Replay::Trace(self.record(property, actions)))
     }
 }

@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use stateright::{Model, Property as Always};
 
+use crate::check::Replay;
 use crate::property::Property;
 
 /// What is modelled.
@@ -35,6 +36,11 @@ pub(crate) trait Scene: Send + Sized + Sync + 'static {
 
     /// The run that these actions are, step by step, to read.
     fn narrate(&self, actions: &[Self::Action]) -> Vec<String>;
+
+    /// The same, to be run again.
+    fn replay(&self, _property: &'static str, _actions: &[Self::Action]) -> Option<Replay> {
+        None
+    }
 }
 
 /// What is done with a scene, of whichever kind it is.
@@ -76,6 +82,12 @@ pub(crate) struct Judged<W> {
     violated: u32,
 }
 
+impl<W> Judged<W> {
+    pub(crate) const fn is_broken(&self) -> bool {
+        self.violated != 0
+    }
+}
+
 impl<S: Scene> Stage<S> {
     pub(crate) fn new(scene: S) -> Self {
         let properties = scene.properties().len();
@@ -90,6 +102,16 @@ impl<S: Scene> Stage<S> {
         self.scene.properties().into_iter().map(|property| property.id).zip(counts).collect()
     }
 
+    /// How it begins.
+    pub(crate) fn begin(&self) -> Judged<S::World> {
+        self.judging(|judge| self.scene.initial(judge))
+    }
+
+    /// What becomes of it.
+    pub(crate) fn go(&self, before: &Judged<S::World>, action: S::Action) -> Judged<S::World> {
+        self.judging(|judge| self.scene.step(&before.world, action, judge))
+    }
+
     fn judging<W>(&self, make: impl FnOnce(&mut Judge<'_>) -> W) -> Judged<W> {
         let mut judge = Judge { judged: &self.judged, violated: 0 };
         let world = make(&mut judge);
@@ -102,17 +124,17 @@ impl<S: Scene> Model for Stage<S> {
     type Action = S::Action;
 
     fn init_states(&self) -> Vec<Self::State> {
-        vec![self.judging(|judge| self.scene.initial(judge))]
+        vec![self.begin()]
     }
 
     fn actions(&self, state: &Self::State, actions: &mut Vec<S::Action>) {
-        if state.violated == 0 {
+        if !state.is_broken() {
             self.scene.actions(&state.world, actions);
         }
     }
 
     fn next_state(&self, before: &Self::State, action: S::Action) -> Option<Self::State> {
-        Some(self.judging(|judge| self.scene.step(&before.world, action, judge)))
+        Some(self.go(before, action))
     }
 
     fn properties(&self) -> Vec<Always<Self>> {

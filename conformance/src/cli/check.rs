@@ -6,36 +6,35 @@ use std::fmt;
 use std::fs;
 use std::io::{self, BufWriter, Write};
 use std::path::PathBuf;
-use std::time::Duration;
 
 use clap::Args;
 use indicatif::HumanCount;
-use serde::Serialize;
-use vfio_conform::suite::counterexample;
+use serde::{Serialize, Serializer};
+use vfio_conform::suite::{Refuted, Suite};
 use vfio_conform::trace;
-use vfio_fsm_core::Features;
-use vfio_fsm_core::device::Bug;
 use vfio_fsm_model::{
-    CASES, Case, Checked, Counterexample, Design, LOCK_CASES, LOCK_MUTANTS, MUTANTS, Property,
-    Refutation, Run, SLIPS, Slip, check, check_lock_mutant, check_mutant, check_slip, idle,
-    properties, refute, refute_load, refute_reset,
+    CASES, CLAIMS, Case, Checked, Fault, LARGE_SYSTEM_CASES, LOCK_CASES, Property, SYSTEM_CASES,
+    check, properties,
 };
 
 use super::Result;
+use super::matrix::Matrix;
 use super::output::{self, Output};
-use super::system::{LargeSystems, Systems};
 
 #[derive(Debug, Args)]
 pub(crate) struct Arguments {
     /// Also print each property with what it says.
     #[arg(long)]
     properties: bool,
-    /// Also print the run by which each planted bug and each slip is caught.
+    /// Also print which property catches which bug, in how many steps.
     #[arg(long)]
     mutants: bool,
     /// Also check the large models of two machines: minutes, and some gigabytes.
     #[arg(long)]
     system: bool,
+    /// Also print the shortest run by which each fault is caught.
+    #[arg(long)]
+    runs: bool,
     /// Also write the counterexamples, as traces that a correct device passes, to this file.
     #[arg(long, value_name = "FILE")]
     counterexamples: Option<PathBuf>,
@@ -48,21 +47,10 @@ pub(crate) struct Findings {
     spaces: Vec<Space>,
     /// Level 2.
     lock_spaces: Vec<Space>,
-    /// Properties that never had anything to judge.
-    idle: Vec<&'static str>,
-    properties: Vec<Said>,
-    /// Bugs planted in the device.
-    mutants: Vec<Caught>,
-    /// What a VMM around a session gets wrong.
-    slips: Vec<Caught>,
-    /// What a driver gets wrong with its locks.
-    lock_mutants: Vec<Caught>,
-    refutations: Vec<Caught>,
     /// Level 3.
-    #[serde(flatten)]
-    system: Systems,
-    #[serde(skip)]
-    counterexamples: Vec<(String, Counterexample)>,
+    system_spaces: Vec<Space>,
+    properties: Vec<Said>,
+    claims: Vec<Caught>,
 }
 
 /// One property.
@@ -75,7 +63,7 @@ struct Said {
 
 /// One model in one setting.
 #[derive(Debug, Serialize)]
-pub(super) struct Space {
+struct Space {
     model: &'static str,
     features: String,
     states: usize,
@@ -87,36 +75,33 @@ pub(super) struct Space {
     judged: BTreeMap<&'static str, u64>,
 }
 
-/// One bug, slip or claim, and the length of the run that shows it; `None` if nothing does.
+/// A fault that a property must catch, and the shortest run in which it does; `None` if none was
+/// found.
 #[derive(Debug, Serialize)]
-pub(super) struct Caught {
-    what: String,
-    by: String,
+struct Caught {
+    #[serde(serialize_with = "in_words")]
+    fault: Fault,
+    property: &'static str,
+    model: &'static str,
+    features: String,
     steps: Option<usize>,
     run: Option<String>,
 }
 
-impl Caught {
-    fn new(what: &str, by: &str, found: Option<(usize, String)>) -> Self {
-        let (steps, run) = found.unzip();
-        Self { what: what.to_owned(), by: by.to_owned(), steps, run }
-    }
+fn in_words<S: Serializer>(fault: &Fault, serializer: S) -> std::result::Result<S::Ok, S::Error> {
+    serializer.collect_str(fault)
+}
 
-    pub(super) fn by_run(what: &str, by: &str, run: Option<Run>) -> Self {
-        Self::new(what, by, run.map(|run| (run.steps.len(), run.to_string())))
-    }
-
-    pub(super) const fn is_caught(&self) -> bool {
-        self.steps.is_some()
-    }
-
-    /// Of a claim that must fall: whether it did.
-    pub(super) fn refuted(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.steps {
-            Some(steps) => {
-                writeln!(f, "  {} is refuted in {steps} steps, as it must be", self.what)
-            }
-            None => writeln!(f, "  FAIL: {} was not refuted", self.what),
+impl From<&Refuted> for Caught {
+    fn from(refuted: &Refuted) -> Self {
+        let (claim, run) = (refuted.claim, refuted.run());
+        Self {
+            fault: claim.fault,
+            property: claim.property,
+            model: claim.model(),
+            features: claim.features().to_string(),
+            steps: run.map(|run| run.steps.len()),
+            run: run.map(ToString::to_string),
         }
     }
 }
@@ -124,147 +109,77 @@ impl Caught {
 impl Findings {
     /// Do it all.
     pub(crate) fn find() -> Self {
-        let cases = CASES.len() + LOCK_CASES.len();
-        let claims = MUTANTS.len() + SLIPS.len() + LOCK_MUTANTS.len();
-        let bar = output::bar((cases + claims) as u64, "checking the model");
-        let check_all = |cases: &'static [Case]| -> Vec<Checked> {
-            cases.iter().map(check).inspect(|_| bar.inc(1)).collect()
+        let cases = CASES.len() + LOCK_CASES.len() + SYSTEM_CASES.len();
+        let bar = output::bar((cases + CLAIMS.len()) as u64, "checking the model");
+        let check_all = |cases: &'static [Case]| -> Vec<Space> {
+            cases.iter().map(|case| check(case).into()).inspect(|_| bar.inc(1)).collect()
         };
-        let (checks, lock_checks) = (check_all(CASES), check_all(LOCK_CASES));
-        let idle = [idle(&checks), idle(&lock_checks)].concat();
-        let mut counterexamples = Vec::new();
-        let mut caught = |what: &str, by: &str, found: Option<Counterexample>| {
-            let shown = found.as_ref().map(|found| (found.steps.len(), found.to_string()));
-            // More than one property may claim a bug, and traces have names of their own.
-            let first = !counterexamples.iter().any(|(name, _)| name == what);
-            let name = if first { what.to_owned() } else { format!("{what}-by-{by}") };
-            counterexamples.extend(found.map(|found| (name, found)));
-            bar.inc(1);
-            Caught::new(what, by, shown)
-        };
-        let mutants = MUTANTS
-            .iter()
-            .map(|mutant| caught(mutant.bug.slug(), mutant.property, check_mutant(mutant)))
-            .collect();
-        let Refutation { claim, run } = refute();
-        let mut refutations = vec![caught(claim.id, claim.text, run)];
-        for Refutation { claim, run } in [refute_load(), refute_reset()] {
-            refutations.push(Caught::by_run(claim.id, claim.text, run));
-        }
-        let slips = SLIPS
-            .iter()
-            .inspect(|_| bar.inc(1))
-            .map(|claim| Caught::by_run(claim.slip.slug(), claim.property, check_slip(claim)))
-            .collect();
-        let lock_mutants = LOCK_MUTANTS
-            .iter()
-            .inspect(|_| bar.inc(1))
-            .map(|claim| {
-                Caught::by_run(claim.design.slug(), claim.property, check_lock_mutant(claim))
-            })
-            .collect();
-        let system = Systems::find();
+        let spaces = check_all(CASES);
+        let (lock_spaces, system_spaces) = (check_all(LOCK_CASES), check_all(SYSTEM_CASES));
+        let claims = Refuted::all().iter().inspect(|_| bar.inc(1)).map(Caught::from).collect();
         bar.finish_and_clear();
         let said = |&Property { id, text, covers, .. }: &Property| Said { id, text, covers };
-        Self {
-            spaces: checks.into_iter().map(Space::from).collect(),
-            lock_spaces: lock_checks.into_iter().map(Space::from).collect(),
-            idle,
-            properties: properties().map(said).collect(),
-            mutants,
-            slips,
-            lock_mutants,
-            refutations,
-            system,
-            counterexamples,
-        }
-    }
-
-    fn claims(&self) -> impl Iterator<Item = &Caught> {
-        let of_level_1 = self.mutants.iter().chain(&self.slips);
-        let others = self.lock_mutants.iter().chain(&self.refutations);
-        of_level_1.chain(others).chain(self.system.claims())
+        let properties = properties().map(said).collect();
+        Self { spaces, lock_spaces, system_spaces, properties, claims }
     }
 
     /// Whether all holds that must, and all falls that must.
     pub(crate) fn is_good(&self) -> bool {
-        self.idle.is_empty()
-            && self.spaces.iter().chain(&self.lock_spaces).all(Space::is_good)
-            && self.system.is_good()
-            && self.claims().all(Caught::is_caught)
-    }
-}
-
-impl Space {
-    pub(super) fn new(
-        model: &'static str,
-        features: Features,
-        (states, transitions, depth): (usize, usize, usize),
-        time: Duration,
-        failures: Vec<String>,
-        judged: Vec<(&'static str, u64)>,
-    ) -> Self {
-        Self {
-            model,
-            features: features.to_string(),
-            states,
-            transitions,
-            depth,
-            seconds: time.as_secs_f64(),
-            failures,
-            judged: judged.into_iter().collect(),
-        }
-    }
-
-    pub(super) const fn is_good(&self) -> bool {
-        self.failures.is_empty()
-    }
-
-    pub(super) fn judged(&self) -> impl Iterator<Item = (&'static str, u64)> {
-        self.judged.iter().map(|(&id, &count)| (id, count))
+        let spaces = self.spaces.iter().chain(&self.lock_spaces).chain(&self.system_spaces);
+        spaces.into_iter().all(|space| space.failures.is_empty())
+            && self.claims.iter().all(|claim| claim.steps.is_some())
     }
 }
 
 impl From<Checked> for Space {
     fn from(checked: Checked) -> Self {
-        Self::new(
-            checked.case.name,
-            checked.case.features,
-            (checked.states, checked.transitions, checked.depth),
-            checked.time,
-            checked.failures.iter().map(ToString::to_string).collect(),
-            checked.judged,
-        )
+        Self {
+            model: checked.case.name,
+            features: checked.case.features.to_string(),
+            states: checked.states,
+            transitions: checked.transitions,
+            depth: checked.depth,
+            seconds: checked.time.as_secs_f64(),
+            failures: checked.failures.iter().map(ToString::to_string).collect(),
+            judged: checked.judged.into_iter().collect(),
+        }
     }
 }
 
 /// How many properties there are to a level.
-pub(super) fn judging(spaces: &[Space]) -> usize {
+fn judging(spaces: &[Space]) -> usize {
     spaces.iter().flat_map(|space| space.judged.keys()).collect::<BTreeSet<_>>().len()
 }
 
-/// How many of the claims to catch something hold, and which do not.
-pub(super) fn claims(
-    f: &mut fmt::Formatter<'_>,
-    what: &str,
-    count: usize,
-    claims: &[Caught],
-) -> fmt::Result {
-    let caught = claims.iter().filter(|claim| claim.steps.is_some()).count();
-    let all = claims.len();
-    writeln!(f, "  {count} {what}: {caught} of {all} claims to catch one hold")?;
-    let mut survivors = claims.iter().filter(|claim| claim.steps.is_none());
-    survivors.try_for_each(|claim| writeln!(f, "  FAIL: {} survives {}", claim.what, claim.by))
+impl Findings {
+    /// How many of the claims to catch a fault of a kind hold, and which do not.
+    fn claims(
+        &self,
+        f: &mut fmt::Formatter<'_>,
+        what: &str,
+        kind: impl Fn(Fault) -> bool,
+    ) -> fmt::Result {
+        let claims = || self.claims.iter().filter(|claim| kind(claim.fault));
+        let faults: BTreeSet<_> = claims().map(|claim| claim.fault).collect();
+        let (caught, all) =
+            (claims().filter(|claim| claim.steps.is_some()).count(), claims().count());
+        let count = faults.len();
+        writeln!(f, "  {count} {what}: {caught} of {all} claims to catch one hold")?;
+        let mut survivors = claims().filter(|claim| claim.steps.is_none());
+        survivors.try_for_each(|claim| {
+            writeln!(f, "  FAIL: {} survives {} of {}", claim.fault, claim.property, claim.model)
+        })
+    }
 }
 
 impl fmt::Display for Space {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (states, steps) = (HumanCount(self.states as u64), HumanCount(self.transitions as u64));
-        let verdict = if self.is_good() { "hold" } else { "FAIL" };
+        let verdict = if self.failures.is_empty() { "hold" } else { "FAIL" };
         let (model, features) = (self.model, &self.features);
         writeln!(
             f,
-            "  {model:<14} {features:<22} {verdict}: {states} states, {steps} steps, {:.1} s",
+            "  {model:<20} {features:<22} {verdict}: {states} states, {steps} steps, {:.1} s",
             self.seconds
         )?;
         self.failures.iter().try_for_each(|failure| writeln!(f, "  FAIL: {failure}"))
@@ -275,16 +190,28 @@ impl fmt::Display for Findings {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "model, level 1: {} properties", judging(&self.spaces))?;
         self.spaces.iter().try_for_each(|space| space.fmt(f))?;
-        claims(f, "planted bugs", Bug::ALL.len(), &self.mutants)?;
-        claims(f, "slips of a VMM", Slip::ALL.len(), &self.slips)?;
+        self.claims(f, "planted bugs", |fault| matches!(fault, Fault::Device(_)))?;
+        self.claims(f, "slips of a VMM", |fault| matches!(fault, Fault::Vmm(_)))?;
         writeln!(f, "model, level 2, the locks: {} properties", judging(&self.lock_spaces))?;
         self.lock_spaces.iter().try_for_each(|space| space.fmt(f))?;
-        claims(f, "wrong designs", Design::ALL.len() - 1, &self.lock_mutants)?;
-        for property in &self.idle {
-            writeln!(f, "  FAIL: {property} had nothing to judge")?;
-        }
-        self.refutations.iter().try_for_each(|claim| claim.refuted(f))?;
-        self.system.fmt(f)
+        self.claims(f, "wrong designs", |fault| matches!(fault, Fault::Locks(_)))?;
+        let properties = judging(&self.system_spaces);
+        writeln!(f, "model, level 3, two machines: {properties} properties")?;
+        self.system_spaces.iter().try_for_each(|space| space.fmt(f))?;
+        self.claims(f, "slips between two VMMs", |fault| matches!(fault, Fault::System(_)))?;
+        self.claims(f, "dropped assumptions", |fault| matches!(fault, Fault::Assumption(_)))
+    }
+}
+
+/// More of level 3.
+#[derive(Debug, Serialize)]
+#[serde(transparent)]
+struct Large(Vec<Space>);
+
+impl fmt::Display for Large {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "model, level 3, more of it")?;
+        self.0.iter().try_for_each(|space| space.fmt(f))
     }
 }
 
@@ -301,26 +228,26 @@ pub(crate) fn run(arguments: &Arguments, output: &mut Output) -> Result {
             ))?;
         }
     }
-    if arguments.mutants {
-        for Caught { what, run, .. } in findings.claims() {
-            output.line(format_args!("\n{what}: {}", run.as_deref().unwrap_or("not caught")))?;
+    let matrix = arguments.mutants.then(Matrix::find).transpose()?;
+    if let Some(matrix) = &matrix {
+        output.say("mutants", matrix)?;
+    }
+    if arguments.runs {
+        for Caught { fault, run, .. } in &findings.claims {
+            output.line(format_args!("\n{fault}: {}", run.as_deref().unwrap_or("not caught")))?;
         }
     }
-    let mut good = findings.is_good();
-    if arguments.system {
-        let large = LargeSystems::find();
-        output.say("system", &large)?;
-        good &= large.is_good();
-    }
     if let Some(path) = &arguments.counterexamples {
-        let traces: Vec<_> = findings
-            .counterexamples
-            .iter()
-            .map(|(name, found)| counterexample(found, name))
-            .collect();
         let fail = |error: io::Error| format!("{}: {error}", path.display());
         let mut file = BufWriter::new(fs::File::create(path).map_err(fail)?);
+        let traces = Suite::Model.generate_all();
         trace::write(&traces, &mut file).and_then(|()| file.flush()).map_err(fail)?;
+    }
+    let mut good = findings.is_good() && matrix.is_none_or(|matrix| matrix.is_good());
+    if arguments.system {
+        let large = Large(LARGE_SYSTEM_CASES.iter().map(|case| check(case).into()).collect());
+        output.say("system", &large)?;
+        good &= large.0.iter().all(|space| space.failures.is_empty());
     }
     Ok(good)
 }

@@ -11,14 +11,14 @@ mod graph;
 #[cfg(feature = "lab")]
 mod lab;
 mod learn;
+#[cfg(feature = "check")]
+mod matrix;
 mod migrate;
 mod output;
 mod race;
 mod replay;
 #[cfg(feature = "check")]
 mod run;
-#[cfg(feature = "check")]
-mod system;
 
 use std::error::Error;
 use std::process::ExitCode;

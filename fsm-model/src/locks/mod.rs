@@ -33,7 +33,7 @@
 //!   reset came, and may return a data_fd that is already dead (C32).
 //! * A `read` that begins later takes `migf->lock` alone. Until the holder lets go, it may still
 //!   reach the old session. It comes before the reset, which for it ends when it is carried out:
-//!   that is the one licence (L6), and without it the claim falls ([`refute_reset`]).
+//!   that is the one licence (L6), and without it the claim falls (the last of [`CLAIMS`]).
 //!
 //! # How it is checked
 //!
@@ -60,7 +60,7 @@
 //! * PF detach ends the session as a close does, and leaves the device in RUNNING where mlx5 leaves
 //!   `mig_state` alone.
 //!
-//! [`refute_reset`]: crate::refute_reset
+//! [`CLAIMS`]: crate::CLAIMS
 
 mod call;
 mod design;
@@ -68,11 +68,13 @@ mod history;
 mod order;
 mod rules;
 mod scenario;
+mod schedule;
 mod step;
 mod world;
 
 use vfio_fsm_core::State;
 
+use crate::check::Replay;
 use crate::property::{Property, Rule};
 use crate::scene::{Judge, Scene};
 
@@ -82,6 +84,7 @@ use world::{CALLERS, Program, WORKER, World};
 pub use design::Design;
 pub use order::{LockOrder, lock_order};
 pub(crate) use rules::{CLAIM_WITHOUT_LICENCE, Judgement, RULES};
+pub use schedule::{Schedule, ScheduleError};
 pub use step::Lock;
 
 /// From which the threads begin: in each, other calls and other sessions are possible.
@@ -170,5 +173,9 @@ impl Scene for Locks {
             format!("{} waits for {lock}, held by {}", world.name(who), world.name(owner))
         }));
         lines
+    }
+
+    fn replay(&self, property: &'static str, actions: &[Action]) -> Option<Replay> {
+        Some(Replay::Schedule(self.schedule(property, actions)))
     }
 }

@@ -33,6 +33,8 @@ pub(crate) struct World {
     detached: bool,
     /// A work item is scheduled.
     scheduled: bool,
+    /// state_mutex has been destroyed.
+    pub(crate) destroyed: bool,
     owners: [Option<u8>; Lock::ALL.len()],
     threads: [Thread; CALLERS + 1],
     /// The session that was open when all began, and so the one that every read and write uses
@@ -143,6 +145,7 @@ impl World {
             gate: ResetGate::new(),
             detached: false,
             scheduled: false,
+            destroyed: false,
             owners: [None; Lock::ALL.len()],
             threads: [Thread::IDLE; CALLERS + 1],
             first: device.fsm().session(),
@@ -335,11 +338,16 @@ impl World {
                 self.reply(who, reply);
                 self.then(who, &design.read_on(reply));
             }
+            Step::PeekRoom => {
+                let mut then = *self;
+                let written = then.put(who);
+                self.reply(who, written);
+            }
+            Step::DestroyMutex => self.destroyed = true,
             Step::Put => {
-                let put =
-                    |fsm: &mut DeviceFsm, epoch, memory: &mut _| fsm.write(epoch, STREAM, memory);
-                let written = self.with_fd(who, put);
-                self.reply(who, written.map_or_else(Reply::Errno, Reply::Written));
+                let written = self.put(who);
+                let reply = self.threads[who].reply.unwrap_or(written);
+                self.reply(who, reply);
             }
             Step::Fill => self.saving = false,
         }
@@ -453,6 +461,11 @@ impl World {
             Ok(_one) => Reply::Bytes(buf[0]),
             Err(errno) => Reply::Errno(errno),
         }
+    }
+
+    fn put(&mut self, who: usize) -> Reply<u8> {
+        let put = |fsm: &mut DeviceFsm, epoch, memory: &mut _| fsm.write(epoch, STREAM, memory);
+        self.with_fd(who, put).map_or_else(Reply::Errno, Reply::Written)
     }
 
     fn with_fd<R>(

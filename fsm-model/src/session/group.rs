@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! A group: two `Saver`s or two `Loader`s in a `Group`, their devices, and a guest that resets them.
 
-use vfio_fsm_core::device::{Device, Memory};
+use vfio_fsm_core::device::{Device, Memory, Planted};
 use vfio_fsm_core::vmm::frame::{FIRST_EPOCH, Frame};
 use vfio_fsm_core::vmm::{
     Event, Gate, Group, Hook, LoadPlan, Loader, OutOfTurn, Plan, Recovery, ResetRefused, Saver,
@@ -9,10 +9,12 @@ use vfio_fsm_core::vmm::{
 };
 use vfio_fsm_core::{Direction, Errno, Fault, Fd, Features, Leaves, Op, Reply, State};
 
+use crate::counterexample::{Counterexample, Recorder};
 use crate::property::{Rule, rules};
 use crate::session::around::{self, Hands, Member, Said, Session as _, keep_order, may_pass};
 use crate::session::slip::Slip;
-use crate::session::{self, Did, Judgement, Play, open_choices};
+use crate::session::{self, Asked, Did, Judgement, Play, open_choices, record, resetter};
+use crate::world::Actor;
 
 /// The model.
 #[derive(Debug)]
@@ -381,6 +383,22 @@ impl Play for Pair {
         };
         self.keep_order(&mut world);
         (world, did)
+    }
+
+    fn asked(&self, _before: &World, action: Action, did: &Did) -> Vec<Asked> {
+        match (*did, action) {
+            (Did::Reset { by_guest }, Action::GuestReset(index)) => {
+                vec![(index as u8, resetter(by_guest), Op::Reset)]
+            }
+            (Did::Op(..), Action::Go(_, Trouble::Errno)) => vec![],
+            (Did::Op(op, _), Action::Go(index, _)) => vec![(index as u8, Actor::Vmm, op)],
+            _ => vec![],
+        }
+    }
+
+    fn record(&self, property: &'static str, actions: &[Action]) -> Counterexample {
+        let recorder = Recorder::<0>::new(self.features, Planted::NONE);
+        record(self, recorder, actions).finish(property)
     }
 
     fn tell(&self, action: Action, did: &Did, after: &World) -> String {

@@ -1,19 +1,22 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! The source: a `Saver`, its device, a guest and a host that reset it, and a receiver.
 
-use vfio_fsm_core::device::{Device, Memory};
+use vfio_fsm_core::device::{Device, Memory, Planted};
 use vfio_fsm_core::vmm::frame::Frame;
 use vfio_fsm_core::vmm::{
     Event, Evidence, Guest, Hook, Plan, Recovery, Saver, Step, Then, Verdict, Wait,
 };
 use vfio_fsm_core::{Errno, Fault, Fd, Features, Op, Reply, Route, State};
 
+use crate::counterexample::{Counterexample, Recorder};
 use crate::property::{Rule, rules};
 use crate::session::around::{Hands, remembered};
 use crate::session::slip::Slip;
 use crate::session::{
-    Did, Judgement, Play, SmallDevice, Trouble, by_number, open_choices, ticks, troubles_of_set,
+    Asked, Did, Judgement, Play, SmallDevice, Trouble, by_number, open_choices, record, resetter,
+    ticks, troubles_of_set,
 };
+use crate::world::Actor;
 
 /// The model.
 #[derive(Debug)]
@@ -52,6 +55,8 @@ pub(crate) struct World {
     faults: u8,
     /// A data_fd that was silently replaced, and by which: [`Slip::SwapsFd`].
     swapped: Option<(Fd, Fd)>,
+    /// Where the device was before a SET failed: [`Slip::KeepsFdAfterError`].
+    stale: Option<State>,
     ghost: Ghost,
 }
 
@@ -289,6 +294,7 @@ impl World {
             halted: setting.paused,
             faults: setting.faults,
             swapped: None,
+            stale: None,
             ghost: Ghost::default(),
         }
     }
@@ -457,12 +463,22 @@ impl Source {
             return remembered(self.slip, &Op::<()>::GetState, world.saver.at())
                 .unwrap_or(Reply::Ok);
         };
+        let believed = world.saver.at();
         let mut hands = self.hands(world);
         let (held, told) = (hands.held, hands.report(&op, reply));
-        if let (Some(Slip::SwapsFd), Reply::Fd(Some(new)), Reply::Fd(None)) =
-            (self.slip, reply, told)
-        {
-            world.swapped = held.map(|old| (old, new));
+        match (self.slip, reply, told) {
+            (Some(Slip::SwapsFd), Reply::Fd(Some(new)), Reply::Fd(None)) => {
+                world.swapped = held.map(|old| (old, new));
+            }
+            (Some(Slip::KeepsFdAfterError), Reply::Errno(_), _)
+                if matches!(op, Op::SetState { .. }) =>
+            {
+                world.stale = believed;
+            }
+            (Some(Slip::KeepsFdAfterError), Reply::State(state), _) => {
+                return Reply::State(world.stale.take().map_or(state, Into::into));
+            }
+            _ => {}
         }
         told
     }
@@ -548,6 +564,35 @@ impl Play for Source {
             world.ghost.unseen = false;
         }
         (world, did)
+    }
+
+    fn asked(&self, before: &World, action: Action, did: &Did) -> Vec<Asked> {
+        match (*did, action) {
+            (Did::Reset { by_guest }, _) => vec![(0, resetter(by_guest), Op::Reset)],
+            (Did::Touched, _) => vec![(0, Actor::Guest, Op::Touch(TOUCH))],
+            (Did::Op(..), Action::Go(Trouble::Errno(_))) => vec![],
+            (Did::Op(Op::CloseFd { .. }, _), _) if self.is(Slip::LeaksFd) => vec![],
+            (Did::Op(op, reply), _) => {
+                let closes = self.is(Slip::ClosesNewFd) && before.saver.data_fd().is_some();
+                let closed = match (op, reply) {
+                    (Op::SetState { .. }, Reply::Fd(Some(fd))) if closes => {
+                        Some(Op::CloseFd { fd })
+                    }
+                    _ => None,
+                };
+                [op].into_iter().chain(closed).map(|op| (0, Actor::Vmm, op)).collect()
+            }
+            _ => vec![],
+        }
+    }
+
+    fn record(&self, property: &'static str, actions: &[Action]) -> Counterexample {
+        let mut recorder = Recorder::<1>::new(self.features, Planted::NONE);
+        recorder.ask(0, Actor::Guest, Op::Touch(TOUCH));
+        if self.setting.paused {
+            recorder.ask(0, Actor::Vmm, Op::set(State::Stop));
+        }
+        record(self, recorder, actions).finish(property)
     }
 
     fn tell(&self, _action: Action, did: &Did, after: &World) -> String {

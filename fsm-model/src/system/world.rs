@@ -6,7 +6,7 @@ use vfio_fsm_core::vmm::{Event, Group, LoadPlan, Loader, Plan, Saver, Wait};
 use vfio_fsm_core::{Direction, Fd, Op, State};
 
 use super::device::{Hardware, PROGRAMMED, REGISTERS};
-use super::slip::{StreamSlip, Wrong};
+use super::slip::StreamSlip;
 use super::stream::Wire;
 use super::{Left, Setting};
 use crate::session::around::{Member, Said, Session};
@@ -67,10 +67,10 @@ pub(super) struct Life {
 }
 
 impl<const N: usize> World<N> {
-    pub(super) fn new(setting: &Setting, wrong: Option<Wrong>) -> Self {
+    pub(super) fn new(setting: &Setting, between: Option<StreamSlip>) -> Self {
         let features = setting.features;
         let group = N > 1;
-        let phases = group && wrong != Some(Wrong::Stream(StreamSlip::SkipsP2p));
+        let phases = group && between != Some(StreamSlip::SkipsP2p);
         let plan =
             Plan { restarts: setting.restarts, chunk: setting.chunk, group: phases, ..Plan::LIVE };
         let blank = Device::new(features, Hardware::new(setting.how));
