@@ -27,7 +27,10 @@ mod mutant;
 mod property;
 mod protocol;
 mod scene;
+mod search;
 mod session;
+mod three;
+mod watch;
 mod world;
 
 pub use case::{CASES, Case, LOCK_CASES, LOCK_MUTANTS, LockClaim, SLIPS, SlipClaim};

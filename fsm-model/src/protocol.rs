@@ -49,7 +49,7 @@ impl Protocol {
         self.planted
     }
 
-    fn judge(&self, step: Option<&Step<'_>>, world: &World, judge: &mut Judge<'_>) {
+    fn judge(&self, step: Option<&Step<'_>>, world: &World, judge: &mut Judge) {
         for (index, rule) in self.rules.iter().enumerate() {
             let verdict = match rule.check {
                 Check::World(holds) => Some(holds(world)),
@@ -74,7 +74,7 @@ impl Scene for Protocol {
         self.rules.iter().map(|rule| &rule.property).collect()
     }
 
-    fn initial(&self, judge: &mut Judge<'_>) -> World {
+    fn initial(&self, judge: &mut Judge) -> World {
         let world = World::initial(self.features, self.planted);
         self.judge(None, &world, judge);
         world
@@ -88,7 +88,7 @@ impl Scene for Protocol {
         }
     }
 
-    fn step(&self, before: &World, action: Action, judge: &mut Judge<'_>) -> World {
+    fn step(&self, before: &World, action: Action, judge: &mut Judge) -> World {
         let mut after = *before;
         let mut buf = [0; 4];
         let reply: Reply<Vec<u8>> = after.device.apply(action.op, &mut buf).map(<[u8]>::to_vec);

@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use stateright::{Model, Property as Always};
 
 use crate::property::Property;
+use crate::search::{Codec, Whole};
 
 /// What is modelled.
 pub(crate) trait Scene: Send + Sized + Sync + 'static {
@@ -20,7 +21,7 @@ pub(crate) trait Scene: Send + Sized + Sync + 'static {
     fn properties(&self) -> Vec<&'static Property>;
 
     /// How it begins, judged.
-    fn initial(&self, judge: &mut Judge<'_>) -> Self::World;
+    fn initial(&self, judge: &mut Judge) -> Self::World;
 
     /// What can happen in a world.
     fn actions(&self, world: &Self::World, actions: &mut Vec<Self::Action>);
@@ -30,11 +31,31 @@ pub(crate) trait Scene: Send + Sized + Sync + 'static {
         &self,
         before: &Self::World,
         action: Self::Action,
-        judge: &mut Judge<'_>,
+        judge: &mut Judge,
     ) -> Self::World;
 
     /// The run that these actions are, step by step, to read.
     fn narrate(&self, actions: &[Self::Action]) -> Vec<String>;
+
+    /// One step, to read.
+    fn say(&self, _before: &Self::World, action: Self::Action) -> String {
+        format!("{action:?}")
+    }
+
+    /// A world, to read.
+    fn show(&self, world: &Self::World) -> String {
+        format!("{world:?}")
+    }
+
+    /// How worlds are kept by our own explorer.
+    fn codec(&self) -> impl Codec<Self::World> {
+        Whole::new()
+    }
+
+    /// The one of the worlds that cannot be told apart which stands for all of them.
+    fn representative(&self, world: Self::World) -> Self::World {
+        world
+    }
 }
 
 /// What is done with a scene, of whichever kind it is.
@@ -48,16 +69,42 @@ pub(crate) trait OnScene {
 const MOST: usize = 32;
 
 /// Takes down what the properties say of one step.
-pub(crate) struct Judge<'a> {
-    judged: &'a [AtomicU64],
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Judge {
+    judged: u32,
     violated: u32,
 }
 
-impl Judge<'_> {
+impl Judge {
     /// The n-th property has something to say.
     pub(crate) fn judge(&mut self, property: usize, holds: bool) {
-        self.judged[property].fetch_add(1, Ordering::Relaxed);
+        self.judged |= 1 << property;
         self.violated |= u32::from(!holds) << property;
+    }
+
+    /// Whether it had.
+    pub(crate) const fn judged(&self, property: usize) -> bool {
+        self.judged & 1 << property != 0
+    }
+
+    /// The properties that had, by number.
+    pub(crate) fn all_judged(&self) -> impl Iterator<Item = usize> + use<> {
+        let mut left = self.judged;
+        std::iter::from_fn(move || {
+            let property = left.trailing_zeros();
+            left &= left.wrapping_sub(1);
+            (property < u32::BITS).then_some(property as usize)
+        })
+    }
+
+    /// Whether it does not hold.
+    pub(crate) const fn violated(&self, property: usize) -> bool {
+        self.violated & 1 << property != 0
+    }
+
+    /// Whether all hold that had something to say.
+    pub(crate) const fn is_clean(&self) -> bool {
+        self.violated == 0
     }
 }
 
@@ -90,9 +137,12 @@ impl<S: Scene> Stage<S> {
         self.scene.properties().into_iter().map(|property| property.id).zip(counts).collect()
     }
 
-    fn judging<W>(&self, make: impl FnOnce(&mut Judge<'_>) -> W) -> Judged<W> {
-        let mut judge = Judge { judged: &self.judged, violated: 0 };
+    fn judging<W>(&self, make: impl FnOnce(&mut Judge) -> W) -> Judged<W> {
+        let mut judge = Judge::default();
         let world = make(&mut judge);
+        for property in judge.all_judged() {
+            self.judged[property].fetch_add(1, Ordering::Relaxed);
+        }
         Judged { world, violated: judge.violated }
     }
 }

@@ -129,7 +129,7 @@ impl Scene for Locks {
         self.rules.iter().map(|rule| &rule.property).collect()
     }
 
-    fn initial(&self, _judge: &mut Judge<'_>) -> World {
+    fn initial(&self, _judge: &mut Judge) -> World {
         World::new(self.start)
     }
 
@@ -141,7 +141,7 @@ impl Scene for Locks {
         }
     }
 
-    fn step(&self, before: &World, action: Action, judge: &mut Judge<'_>) -> World {
+    fn step(&self, before: &World, action: Action, judge: &mut Judge) -> World {
         let after = self.play(before, action);
         if let Action::Go(who) = action {
             let stepped = Stepped::new(self.start, before, who, &after);

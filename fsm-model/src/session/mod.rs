@@ -58,7 +58,7 @@ impl<P: Play> Scene for P {
         self.rules().iter().map(|rule| &rule.property).collect()
     }
 
-    fn initial(&self, _judge: &mut Judge<'_>) -> P::World {
+    fn initial(&self, _judge: &mut Judge) -> P::World {
         self.start()
     }
 
@@ -66,7 +66,7 @@ impl<P: Play> Scene for P {
         self.offer(world, actions);
     }
 
-    fn step(&self, before: &P::World, action: P::Action, judge: &mut Judge<'_>) -> P::World {
+    fn step(&self, before: &P::World, action: P::Action, judge: &mut Judge) -> P::World {
         let (after, did) = self.play(before, action);
         for (index, rule) in self.rules().iter().enumerate() {
             if let Some(holds) = (rule.check)(before, &did, &after) {
