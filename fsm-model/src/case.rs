@@ -12,6 +12,7 @@ use crate::session::destination::{self, Destination, HostResets};
 use crate::session::group::{self, Pair, Role};
 use crate::session::slip::Slip;
 use crate::session::source::{self, Source};
+use crate::devices::Devices;
 
 /// A model, in one setting.
 #[derive(Clone, Copy, Debug)]
@@ -22,6 +23,8 @@ pub struct Case {
     pub features: Features,
     /// The reachable worlds. A change here is a change of meaning.
     pub states: usize,
+    /// How many are left if worlds in which like devices have changed places are one.
+    pub alike: usize,
     actors: Actors,
 }
 
@@ -32,45 +35,57 @@ enum Actors {
     Destination(destination::Setting),
     Group(group::Setting),
     Locks(State),
+    Devices(u8),
 }
 
 const fn any_vmm(features: Features, states: usize) -> Case {
-    Case { name: "any VMM", features, states, actors: Actors::AnyVmm }
+    Case { name: "any VMM", features, states, alike: states, actors: Actors::AnyVmm }
 }
 
 /// A device in RUNNING, a host that resets it too, and calls that fail.
 const fn saver(features: Features, faults: u8, states: usize) -> Case {
     let setting = source::Setting { then: Then::Stop, paused: false, host_resets: true, faults };
-    Case { name: "Saver", features, states, actors: Actors::Source(setting) }
+    Case { name: "Saver", features, states, alike: states, actors: Actors::Source(setting) }
 }
 
 /// A snapshot of a device that runs.
 const fn snapshot(features: Features, states: usize) -> Case {
     let setting = source::Setting { then: Then::Back, paused: false, host_resets: true, faults: 1 };
-    Case { name: "Saver, back", features, states, actors: Actors::Source(setting) }
+    Case { name: "Saver, back", features, states, alike: states, actors: Actors::Source(setting) }
 }
 
 /// One of a device that the VMM has stopped before.
 const fn paused(features: Features, states: usize) -> Case {
     let then = Then::Back;
     let setting = source::Setting { then, paused: true, host_resets: false, faults: 2 };
-    Case { name: "Saver, paused", features, states, actors: Actors::Source(setting) }
+    Case { name: "Saver, paused", features, states, alike: states, actors: Actors::Source(setting) }
 }
 
 const fn loader(features: Features, states: usize) -> Case {
     let host_resets = HostResets::UntilTheLastLook;
     let setting = destination::Setting { host_resets, faults: 2 };
-    Case { name: "Loader", features, states, actors: Actors::Destination(setting) }
+    Case { name: "Loader", features, states, alike: states, actors: Actors::Destination(setting) }
 }
 
 const fn group(name: &'static str, features: Features, role: Role, states: usize) -> Case {
     let setting = group::Setting { role, faults: 1, resets: 1 };
-    Case { name, features, states, actors: Actors::Group(setting) }
+    Case { name, features, states, alike: states, actors: Actors::Group(setting) }
 }
 
 const fn locks(name: &'static str, start: State, states: usize) -> Case {
-    Case { name, features: Features::ALL, states, actors: Actors::Locks(start) }
+    Case { name, features: Features::ALL, states, alike: states, actors: Actors::Locks(start) }
 }
+
+const fn devices(name: &'static str, count: u8, states: usize, alike: usize) -> Case {
+    Case { name, features: Features::ALL, states, alike, actors: Actors::Devices(count) }
+}
+
+/// The models by which checkers are measured; nothing is checked by them.
+pub const BENCH_CASES: &[Case] = &[
+    devices("1 device", 1, 252, 252),
+    devices("2 devices", 2, 31_752, 16_002),
+    devices("3 devices", 3, 4_000_752, 682_752),
+];
 
 /// What is checked of level 1.
 pub const CASES: &[Case] = &[
@@ -256,6 +271,7 @@ impl Case {
             Actors::Group(setting) => {
                 on.on(Pair { features, setting, slip, rules: pick(group::RULES, only) })
             }
+            Actors::Devices(count) => on.on(Devices { count, fault: None }),
             Actors::Locks(start) => {
                 on.on(Locks::new(start, Design::Deferred, pick(locks::RULES, only)))
             }

@@ -2,6 +2,9 @@
 //! Runs the checker, and does not believe it on its word.
 
 use std::fmt;
+use std::num::NonZeroUsize;
+use std::sync::atomic::Ordering;
+use std::thread;
 use std::time::{Duration, Instant};
 
 use stateright::{Checker, Model};
@@ -14,6 +17,8 @@ use crate::mutant::Mutant;
 use crate::property::{CLAIM_WITHOUT_ASSUMPTION, Property, RULES};
 use crate::protocol::Protocol;
 use crate::scene::{OnScene, Scene, Stage};
+use crate::search::{Found, Search};
+use crate::watch::{Cut, Watch};
 
 /// What a check came to.
 #[derive(Debug)]
@@ -32,6 +37,39 @@ pub struct Checked {
     pub judged: Vec<(&'static str, u64)>,
     /// Why it does not count as passed.
     pub failures: Vec<Failure>,
+    /// Why it was not finished: then it does not count as passed either, and the numbers are those
+    /// of what was done.
+    pub cut: Option<Cut>,
+}
+
+/// Who goes through the worlds.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Engine {
+    /// stateright, breadth first: knows a world again by 64 bits of its hash.
+    #[default]
+    Stateright,
+    /// Our own explorer: knows a world again by all of it.
+    Own,
+}
+
+/// How a check is done.
+#[derive(Clone, Copy, Debug)]
+pub struct How {
+    /// By whom.
+    pub engine: Engine,
+    /// With how many threads.
+    pub threads: NonZeroUsize,
+    /// Whether worlds in which like devices have changed places may stand for each other. Only our
+    /// own explorer does it; stateright's breadth-first search would ignore it without a word.
+    pub symmetric: bool,
+}
+
+impl Default for How {
+    /// By stateright, with a thread for each processor.
+    fn default() -> Self {
+        let threads = thread::available_parallelism().unwrap_or(NonZeroUsize::MIN);
+        Self { engine: Engine::default(), threads, symmetric: false }
+    }
 }
 
 /// Why a check does not count as passed.
@@ -88,35 +126,102 @@ pub struct Refutation<T> {
 
 /// Check every property in every world of a case.
 pub fn check(case: &'static Case) -> Checked {
-    case.with(Checking(case))
+    check_watched(case, How::default(), &Watch::new(None))
 }
 
-struct Checking(&'static Case);
+/// The same, done in this way, while somebody looks on who may end it.
+pub fn check_watched(case: &'static Case, how: How, watch: &Watch) -> Checked {
+    case.with(Checking { case, how, watch })
+}
 
-impl OnScene for Checking {
+struct Checking<'a> {
+    case: &'static Case,
+    how: How,
+    watch: &'a Watch,
+}
+
+impl OnScene for Checking<'_> {
     type Output = Checked;
 
     fn on<S: Scene>(self, scene: S) -> Checked {
         let started = Instant::now();
-        let threads = std::thread::available_parallelism().map_or(1, usize::from);
-        let checker = Stage::new(scene).checker().threads(threads).spawn_bfs().join();
-        let (seen, committed) = (checker.unique_state_count(), self.0.states);
-        let mut failures: Vec<Failure> = broken(&checker).map(Failure::Broken).collect();
-        // A space that was cut short by a broken property has another size for that reason.
-        if seen != committed && failures.is_empty() {
-            failures.push(Failure::States { committed, seen });
+        let mut checked = match self.how.engine {
+            Engine::Stateright => self.by_stateright(scene),
+            Engine::Own => self.by_search(&scene),
+        };
+        checked.time = started.elapsed();
+        checked.cut = self.watch.cut();
+        // A space that was cut short has another size for that reason.
+        let Checked { states: seen, ref failures, cut, .. } = checked;
+        let committed = if self.how.symmetric { self.case.alike } else { self.case.states };
+        if seen != committed && failures.is_empty() && cut.is_none() {
+            checked.failures.push(Failure::States { committed, seen });
         }
+        checked
+    }
+}
+
+impl Checking<'_> {
+    fn by_stateright<S: Scene>(&self, scene: S) -> Checked {
+        let stage = Stage::new(scene);
+        let stop = stage.stop();
+        let checker = stage.checker().threads(self.how.threads.get()).spawn_bfs();
+        while !checker.is_done() {
+            // stateright has no other way to be ended from outside and still say what it found.
+            stop.store(self.watch.is_over(), Ordering::Relaxed);
+            let generated = checker.state_count();
+            self.watch.tell(checker.unique_state_count(), generated, checker.max_depth());
+            thread::sleep(Duration::from_micros(200 + generated as u64 / 100).min(LOOK));
+        }
+        let checker = checker.join();
         Checked {
-            case: self.0,
-            states: seen,
-            transitions: checker.state_count(),
-            depth: checker.max_depth(),
-            time: started.elapsed(),
-            judged: checker.model().judged(),
-            failures,
+            // It counts the initial world as generated, too.
+            transitions: checker.state_count() - 1,
+            ..self.checked(
+                checker.unique_state_count(),
+                checker.max_depth(),
+                checker.model().judged(),
+                broken(&checker).collect(),
+            )
+        }
+    }
+
+    fn by_search<S: Scene>(&self, scene: &S) -> Checked {
+        let How { threads, symmetric, .. } = self.how;
+        let search = Search { scene, threads: threads.get(), symmetric, watch: self.watch };
+        let Found { states, transitions, depth, judged, broken } = search.run();
+        let ids: Vec<_> = scene.properties().into_iter().map(|property| property.id).collect();
+        let run = |(property, actions): (usize, Vec<_>)| Run {
+            property: ids[property],
+            steps: scene.narrate(&actions),
+        };
+        let broken = broken.into_iter().map(run).collect();
+        let judged = ids.iter().copied().zip(judged).collect();
+        Checked { transitions, ..self.checked(states, depth, judged, broken) }
+    }
+
+    fn checked(
+        &self,
+        states: usize,
+        depth: usize,
+        judged: Vec<(&'static str, u64)>,
+        broken: Vec<Run>,
+    ) -> Checked {
+        Checked {
+            case: self.case,
+            states,
+            transitions: 0,
+            depth,
+            time: Duration::ZERO,
+            judged,
+            failures: broken.into_iter().map(Failure::Broken).collect(),
+            cut: None,
         }
     }
 }
+
+/// How often a check by stateright is looked after, at the least.
+const LOOK: Duration = Duration::from_millis(20);
 
 /// Properties of these checks that had nothing to judge in any of them.
 pub fn idle(checks: &[Checked]) -> Vec<&'static str> {

@@ -21,6 +21,7 @@
 mod case;
 mod check;
 mod counterexample;
+mod devices;
 pub mod graph;
 mod locks;
 mod mutant;
@@ -29,20 +30,20 @@ mod protocol;
 mod scene;
 mod search;
 mod session;
-mod three;
 mod watch;
 mod world;
 
-pub use case::{CASES, Case, LOCK_CASES, LOCK_MUTANTS, LockClaim, SLIPS, SlipClaim};
+pub use case::{BENCH_CASES, CASES, Case, LOCK_CASES, LOCK_MUTANTS, LockClaim, SLIPS, SlipClaim};
 pub use check::{
-    Checked, Failure, Refutation, Run, check, check_lock_mutant, check_mutant, check_slip, idle,
-    refute, refute_load, refute_reset,
+    Checked, Engine, Failure, How, Refutation, Run, check, check_lock_mutant, check_mutant,
+    check_slip, check_watched, idle, refute, refute_load, refute_reset,
 };
 pub use counterexample::{CounterStep, Counterexample};
 pub use locks::{Design, Lock, LockOrder, lock_order};
 pub use mutant::{MUTANTS, Mutant};
 pub use property::Property;
 pub use session::slip::Slip;
+pub use watch::{Cut, Progress, Watch};
 pub use world::Actor;
 
 /// What must hold, of all models.

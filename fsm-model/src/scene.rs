@@ -3,7 +3,8 @@
 
 use std::fmt::Debug;
 use std::hash::Hash;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use stateright::{Model, Property as Always};
 
@@ -108,12 +109,57 @@ impl Judge {
     }
 }
 
+/// How often each property had something to say.
+///
+/// Steps are many and few counts change at a time, so they are added bit by bit: the n-th plane has
+/// the n-th bit of every count.
+pub(crate) struct Tally {
+    planes: [u32; Self::PLANES],
+    added: u32,
+    counts: Vec<u64>,
+}
+
+impl Tally {
+    const PLANES: usize = 8;
+
+    pub(crate) fn new(properties: usize) -> Self {
+        Self { planes: [0; Self::PLANES], added: 0, counts: vec![0; properties] }
+    }
+
+    pub(crate) fn add(&mut self, judge: &Judge) {
+        let mut carry = judge.judged;
+        for plane in &mut self.planes {
+            (*plane, carry) = (*plane ^ carry, *plane & carry);
+        }
+        self.added += 1;
+        if self.added == (1 << Self::PLANES) - 1 {
+            self.empty();
+        }
+    }
+
+    fn empty(&mut self) {
+        for (property, count) in self.counts.iter_mut().enumerate() {
+            for (bit, plane) in self.planes.iter().enumerate() {
+                *count += u64::from(plane >> property & 1) << bit;
+            }
+        }
+        (self.planes, self.added) = ([0; Self::PLANES], 0);
+    }
+
+    pub(crate) fn counts(mut self) -> Vec<u64> {
+        self.empty();
+        self.counts
+    }
+}
+
 /// A scene on the checker's stage.
 #[derive(Debug)]
 pub(crate) struct Stage<S> {
     pub(crate) scene: S,
     /// How often each property had something to judge.
     judged: Vec<AtomicU64>,
+    /// Nothing goes on any more.
+    stop: Arc<AtomicBool>,
 }
 
 /// A world, and which properties the step to here broke. Nothing goes on from such a world.
@@ -128,7 +174,12 @@ impl<S: Scene> Stage<S> {
         let properties = scene.properties().len();
         assert!(properties <= MOST, "a bit for each property");
         let judged = (0..properties).map(|_| AtomicU64::new(0)).collect();
-        Self { scene, judged }
+        Self { scene, judged, stop: Arc::default() }
+    }
+
+    /// What ends the check when it is set: no world has a step any more.
+    pub(crate) fn stop(&self) -> Arc<AtomicBool> {
+        Arc::clone(&self.stop)
     }
 
     /// How often each property had something to judge.
@@ -156,7 +207,7 @@ impl<S: Scene> Model for Stage<S> {
     }
 
     fn actions(&self, state: &Self::State, actions: &mut Vec<S::Action>) {
-        if state.violated == 0 {
+        if state.violated == 0 && !self.stop.load(Ordering::Relaxed) {
             self.scene.actions(&state.world, actions);
         }
     }

@@ -75,6 +75,7 @@ use vfio_fsm_core::State;
 
 use crate::property::{Property, Rule};
 use crate::scene::{Judge, Scene};
+use crate::search::{ByHalves, Codec};
 
 use rules::Stepped;
 use world::{CALLERS, Program, WORKER, World};
@@ -159,10 +160,7 @@ impl Scene for Locks {
         let mut lines = Vec::new();
         for &action in actions {
             let after = self.play(&world, action);
-            lines.push(match action {
-                Action::Cast(index) => scenario::describe(self.start, &self.scenarios[index]),
-                Action::Go(who) => Stepped::new(self.start, &world, who, &after).to_string(),
-            });
+            lines.push(self.say(&world, action));
             world = after;
         }
         let waits = world.waiting().filter(|_| world.is_still());
@@ -170,5 +168,27 @@ impl Scene for Locks {
             format!("{} waits for {lock}, held by {}", world.name(who), world.name(owner))
         }));
         lines
+    }
+
+    fn say(&self, before: &World, action: Action) -> String {
+        let after = self.play(before, action);
+        match action {
+            Action::Cast(index) => scenario::describe(self.start, &self.scenarios[index]),
+            Action::Go(who) => Stepped::new(self.start, before, who, &after).to_string(),
+        }
+    }
+
+    fn show(&self, world: &World) -> String {
+        let threads = (0..=WORKER).filter_map(|who| {
+            let step = world.next(who)?;
+            let locks: String = world.held(who).map(|lock| format!(" with {lock}")).collect();
+            Some(format!("{}{locks} is to {step}", world.name(who)))
+        });
+        let device = format!("device in {}", world.fsm.state());
+        std::iter::once(device).chain(threads).collect::<Vec<_>>().join("; ")
+    }
+
+    fn codec(&self) -> impl Codec<World> {
+        ByHalves::new()
     }
 }

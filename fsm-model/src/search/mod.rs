@@ -19,7 +19,7 @@ use std::thread;
 pub(crate) use codec::{ByHalves, Codec, Halves, Whole};
 pub(crate) use seen::Marks;
 
-use crate::scene::{Judge, Scene};
+use crate::scene::{Judge, Scene, Tally};
 use crate::watch::Watch;
 use seen::{PIECES, Seen};
 
@@ -68,7 +68,7 @@ impl<S: Scene> Search<'_, S> {
         let properties = self.scene.properties().len();
         let mut judge = Judge::default();
         let initial = self.initial(&codec, &mut judge);
-        let _new = seen.lock(seen.piece_of(initial)).insert(initial);
+        seen.lock(seen.piece_of(initial)).insert(&mut vec![initial]);
         let mut found = Found {
             states: 1,
             transitions: 0,
@@ -212,7 +212,7 @@ impl<S: Scene> Search<'_, S> {
     fn layers(&self, codec: &impl Codec<S::World>, count: usize) -> Vec<Vec<u64>> {
         let seen = Seen::new(codec.marks());
         let initial = self.initial(codec, &mut Judge::default());
-        let _new = seen.lock(seen.piece_of(initial)).insert(initial);
+        seen.lock(seen.piece_of(initial)).insert(&mut vec![initial]);
         let mut layer = vec![initial];
         let mut layers = Vec::new();
         for _ in 0..count {
@@ -247,6 +247,7 @@ struct Hand<'a, A> {
     seen: &'a Seen,
     batches: Vec<Vec<u64>>,
     actions: Vec<A>,
+    tally: Tally,
     part: Part,
 }
 
@@ -255,18 +256,20 @@ impl<'a, A> Hand<'a, A> {
         let part = Part {
             next: Vec::new(),
             transitions: 0,
-            judged: vec![0; properties],
+            judged: Vec::new(),
             broken: vec![None; properties],
         };
         let batches = (0..PIECES).map(|_| Vec::with_capacity(BATCH)).collect();
-        Self { seen, batches, actions: Vec::new(), part }
+        Self { seen, batches, actions: Vec::new(), tally: Tally::new(properties), part }
     }
 
     fn judged(&mut self, judge: &Judge, from: u64) {
-        for property in judge.all_judged() {
-            self.part.judged[property] += 1;
-            if judge.violated(property) {
-                merge(&mut self.part.broken[property], Some(from));
+        self.tally.add(judge);
+        if !judge.is_clean() {
+            for (property, least) in self.part.broken.iter_mut().enumerate() {
+                if judge.violated(property) {
+                    merge(least, Some(from));
+                }
             }
         }
     }
@@ -280,13 +283,14 @@ impl<'a, A> Hand<'a, A> {
     }
 
     fn hand_in(&mut self, piece: usize) {
-        let mut seen = self.seen.lock(piece);
-        let new = self.batches[piece].drain(..).filter(|&code| seen.insert(code));
-        self.part.next.extend(new);
+        let batch = &mut self.batches[piece];
+        self.seen.lock(piece).insert(batch);
+        self.part.next.append(batch);
     }
 
     fn end(mut self) -> Part {
         (0..PIECES).for_each(|piece| self.hand_in(piece));
+        self.part.judged = self.tally.counts();
         self.part
     }
 }

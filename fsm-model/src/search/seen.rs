@@ -61,19 +61,30 @@ impl Seen {
 }
 
 impl Piece {
-    /// Whether the code is new.
-    pub(super) fn insert(&mut self, code: u64) -> bool {
+    /// Put codes in, and keep those that are new.
+    pub(super) fn insert(&mut self, codes: &mut Vec<u64>) {
         match self {
-            Self::Bitmap { words, mask } => {
+            Self::Bitmap { words, mask } => keep(codes, |code| {
                 let at = code & *mask;
                 let (word, bit) = (&mut words[(at / 64) as usize], 1 << (at % 64));
                 let is_new = *word & bit == 0;
                 *word |= bit;
                 is_new
-            }
-            Self::Table(table) => table.insert(code),
+            }),
+            Self::Table(table) => keep(codes, |code| table.insert(code)),
         }
     }
+}
+
+/// Like `Vec::retain`, without a branch on what cannot be foreseen.
+fn keep(codes: &mut Vec<u64>, mut wanted: impl FnMut(u64) -> bool) {
+    let mut kept = 0;
+    for index in 0..codes.len() {
+        let code = codes[index];
+        codes[kept] = code;
+        kept += usize::from(wanted(code));
+    }
+    codes.truncate(kept);
 }
 
 /// A hash set with open addressing and linear probing. It is four fifths full at most, and grows by
@@ -134,6 +145,12 @@ mod tests {
 
     use super::*;
 
+    fn insert(seen: &Seen, code: u64) -> bool {
+        let mut codes = vec![code];
+        seen.lock(seen.piece_of(code)).insert(&mut codes);
+        !codes.is_empty()
+    }
+
     /// X3: both kinds of marks say what a set of the standard library says, whatever comes.
     #[test]
     fn what_is_new_is_new_once() {
@@ -149,7 +166,7 @@ mod tests {
                 let code = next() & ((1 << bits) - 1);
                 let is_new = plain.insert(code);
                 for seen in &seen {
-                    assert_eq!(seen.lock(seen.piece_of(code)).insert(code), is_new, "{code}");
+                    assert_eq!(insert(seen, code), is_new, "{code}");
                 }
             }
         }
@@ -159,7 +176,7 @@ mod tests {
     #[test]
     fn no_two_codes_are_one() {
         let seen = Seen::new(Marks::Table);
-        let insert = |code| seen.lock(seen.piece_of(code)).insert(code);
+        let insert = |code| insert(&seen, code);
         for shift in 0..64 {
             assert!(insert(1 << shift), "{shift}");
         }

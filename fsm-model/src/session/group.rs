@@ -10,6 +10,7 @@ use vfio_fsm_core::vmm::{
 use vfio_fsm_core::{Direction, Errno, Fault, Fd, Features, Leaves, Op, Reply, State};
 
 use crate::property::{Rule, rules};
+use crate::search::{ByHalves, Codec, Halves};
 use crate::session::slip::Slip;
 use crate::session::{Did, Judgement, Play, by_number, open_choices};
 
@@ -52,7 +53,7 @@ pub(crate) struct World {
 
 /// A session, its device, and how the group knows it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-struct Member {
+pub(crate) struct Member {
     session: Session,
     /// It has no registers: what is asked here is the order, not the bytes.
     device: Device<Memory<0>, 2>,
@@ -514,5 +515,34 @@ impl Play for Pair {
             Action::Cancel => "all".to_owned(),
         };
         format!("{which}: {did}   [{}, {}]", states[0], states[1])
+    }
+
+    fn show(&self, world: &World) -> String {
+        let guest = if world.halted { "held back" } else { "running" };
+        let members = world.members.map(|member| {
+            let at = member.at.map(|hook| format!(" at {hook}")).unwrap_or_default();
+            format!("device in {}{at}", member.device.fsm().state())
+        });
+        format!("{}; {}; guest {guest}", members[0], members[1])
+    }
+
+    fn codec(&self) -> impl Codec<World> {
+        ByHalves::new()
+    }
+}
+
+/// A member, and the other with the rest.
+impl Halves for World {
+    type Left = Member;
+    type Right = (Member, Group, Role, bool, [u8; 2]);
+
+    fn halves(&self) -> (Self::Left, Self::Right) {
+        let Self { members: [first, second], group, role, halted, faults, resets } = *self;
+        (first, (second, group, role, halted, [faults, resets]))
+    }
+
+    fn whole(first: Self::Left, right: Self::Right) -> Self {
+        let (second, group, role, halted, [faults, resets]) = right;
+        Self { members: [first, second], group, role, halted, faults, resets }
     }
 }

@@ -23,6 +23,7 @@ use vfio_fsm_core::{Errno, Fault, Fd, Leaves, Op, RawState, Reply, Route};
 
 use crate::property::{Property, Rule};
 use crate::scene::{Judge, Scene};
+use crate::search::{Codec, Whole};
 
 /// The core's device with one register, and a user with room for two data_fds: one that is dying
 /// and one that is new. Who leaks a third is caught.
@@ -45,6 +46,16 @@ pub(crate) trait Play: Send + Sized + Sync + 'static {
 
     /// A line of a run: what was done, and where the devices are behind it.
     fn tell(&self, action: Self::Action, did: &Did, after: &Self::World) -> String;
+
+    /// A world, to read.
+    fn show(&self, world: &Self::World) -> String {
+        format!("{world:?}")
+    }
+
+    /// How worlds are kept by our own explorer.
+    fn codec(&self) -> impl Codec<Self::World> {
+        Whole::new()
+    }
 }
 
 /// What a rule says of a step; `None` if it has nothing to say.
@@ -84,6 +95,19 @@ impl<P: Play> Scene for P {
             self.tell(action, &did, &after)
         };
         actions.iter().map(line).collect()
+    }
+
+    fn say(&self, before: &P::World, action: P::Action) -> String {
+        let (after, did) = self.play(before, action);
+        self.tell(action, &did, &after)
+    }
+
+    fn show(&self, world: &P::World) -> String {
+        Play::show(self, world)
+    }
+
+    fn codec(&self) -> impl Codec<P::World> {
+        Play::codec(self)
     }
 }
 
