@@ -22,6 +22,7 @@ mod case;
 mod check;
 mod counterexample;
 mod devices;
+mod exhibit;
 pub mod graph;
 mod locks;
 mod mutant;
@@ -39,6 +40,7 @@ pub use check::{
     check_slip, check_watched, idle, refute, refute_load, refute_reset,
 };
 pub use counterexample::{CounterStep, Counterexample};
+pub use exhibit::exhibit;
 pub use locks::{Design, Lock, LockOrder, lock_order};
 pub use mutant::{MUTANTS, Mutant};
 pub use property::Property;

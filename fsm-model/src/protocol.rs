@@ -8,7 +8,7 @@
 use vfio_fsm_core::device::{Bug, Planted};
 use vfio_fsm_core::{Fault, Features, Op, Reply};
 
-use crate::counterexample::Counterexample;
+use crate::counterexample::{CounterStep, Counterexample};
 use crate::property::{Check, Property, RULES, Rule, Step};
 use crate::scene::{Judge, Scene};
 use crate::world::{Action, Actor, World};
@@ -103,5 +103,24 @@ impl Scene for Protocol {
     fn narrate(&self, actions: &[Action]) -> Vec<String> {
         let run = Counterexample::new(self, "", actions.to_vec());
         run.steps.iter().map(ToString::to_string).collect()
+    }
+
+    fn say(&self, before: &World, Action { actor, op }: Action) -> String {
+        let (mut device, mut buf) = (before.device, [0; 4]);
+        let seen: Reply<Vec<u8>> = device.apply(op, &mut buf).map(<[u8]>::to_vec);
+        let (correct, at) = (seen.clone(), device.fsm().state());
+        CounterStep { actor, op, seen, correct, at }.to_string()
+    }
+
+    fn show(&self, world: &World) -> String {
+        let World { device, belief, .. } = world;
+        let open = if device.is_open() { "open" } else { "closed" };
+        let fds = device.fds().open().map(|open| {
+            let live = if device.is_live(open.fd) { "live" } else { "dead" };
+            format!("; {} {live}", open.fd)
+        });
+        let fds: String = fds.collect();
+        let believed = belief.state.map_or("unknown".to_owned(), |state| state.to_string());
+        format!("device {open} in {}{fds}; the VMM's last news: {believed}", device.fsm().state())
     }
 }

@@ -217,14 +217,30 @@ impl<S: Scene> Model for Stage<S> {
     }
 
     fn properties(&self) -> Vec<Always<Self>> {
-        // stateright takes plain functions, so there is one for each bit of `violated`.
-        macro_rules! holds {
-            ($($bit:literal)*) => { [$(|_, judged| judged.violated & 1 << $bit == 0,)*] };
-        }
-        let holds: [fn(&Self, &Self::State) -> bool; MOST] = holds!(
-            0 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20 21 22 23 24 25 26 27 28 29 30 31
-        );
-        let named = self.scene.properties().into_iter().zip(holds);
-        named.map(|(property, holds)| Always::always(property.id, holds)).collect()
+        properties(&self.scene)
     }
+}
+
+/// A state of a checker's model that knows which properties the step to it broke.
+pub(crate) trait Verdicts {
+    fn violated(&self) -> u32;
+}
+
+impl<W> Verdicts for Judged<W> {
+    fn violated(&self) -> u32 {
+        self.violated
+    }
+}
+
+/// The properties of a scene, as stateright has them.
+pub(crate) fn properties<S: Scene, M: Model<State: Verdicts>>(scene: &S) -> Vec<Always<M>> {
+    // stateright takes plain functions, so there is one for each bit of `violated`.
+    macro_rules! holds {
+        ($($bit:literal)*) => { [$(|_, state| state.violated() & 1 << $bit == 0,)*] };
+    }
+    let holds: [fn(&M, &M::State) -> bool; MOST] = holds!(
+        0 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20 21 22 23 24 25 26 27 28 29 30 31
+    );
+    let named = scene.properties().into_iter().zip(holds);
+    named.map(|(property, holds)| Always::always(property.id, holds)).collect()
 }

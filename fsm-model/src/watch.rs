@@ -82,6 +82,12 @@ impl Watch {
         cut.map(|cut| self.cut.get_or_init(|| cut)).is_some()
     }
 
+    /// So many more, found meanwhile.
+    pub(crate) fn tell_more(&self, states: usize, transitions: usize) {
+        self.states.fetch_add(states, Ordering::Relaxed);
+        self.transitions.fetch_add(transitions, Ordering::Relaxed);
+    }
+
     pub(crate) fn tell(&self, states: usize, transitions: usize, depth: usize) {
         self.states.store(states, Ordering::Relaxed);
         self.transitions.store(transitions, Ordering::Relaxed);

@@ -5,22 +5,26 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::fs;
 use std::io::{self, BufWriter, Write};
+use std::net::SocketAddr;
+use std::num::NonZeroUsize;
 use std::path::PathBuf;
 
-use clap::Args;
+use clap::{Args, ValueEnum};
 use indicatif::HumanCount;
 use serde::Serialize;
 use vfio_conform::suite::counterexample;
 use vfio_conform::trace;
+use vfio_fsm_core::Features;
 use vfio_fsm_core::device::Bug;
 use vfio_fsm_model::{
-    CASES, Case, Checked, Counterexample, Design, LOCK_CASES, LOCK_MUTANTS, MUTANTS, Property,
-    Refutation, Run, SLIPS, Slip, check, check_lock_mutant, check_mutant, check_slip, idle,
-    properties, refute, refute_load, refute_reset,
+    BENCH_CASES, CASES, Case, Checked, Counterexample, Design, Engine, How, LOCK_CASES,
+    LOCK_MUTANTS, MUTANTS, Property, Refutation, Run, SLIPS, Slip, check_lock_mutant, check_mutant,
+    check_slip, exhibit, idle, properties, refute, refute_load, refute_reset,
 };
 
-use super::Result;
-use super::output::{self, Output};
+use super::output::Output;
+use super::watched::Watched;
+use super::{Result, Verdict};
 
 #[derive(Debug, Args)]
 pub(crate) struct Arguments {
@@ -33,10 +37,98 @@ pub(crate) struct Arguments {
     /// Also write the counterexamples, as traces that a correct device passes, to this file.
     #[arg(long, value_name = "FILE")]
     counterexamples: Option<PathBuf>,
+    #[command(flatten)]
+    cases: Cases,
+    /// Who goes through the worlds.
+    #[arg(long, value_enum, default_value_t = By::Stateright)]
+    engine: By,
+    /// How many threads do [default: one for each processor].
+    #[arg(long, value_name = "N")]
+    threads: Option<NonZeroUsize>,
+    /// Let one world stand for those in which like devices have changed places.
+    #[arg(long, requires = "engine")]
+    symmetry: bool,
+    /// Stop after so many seconds: what is not done by then makes the check unfinished (status 3).
+    #[arg(long, value_name = "SECONDS")]
+    time_limit: Option<u32>,
+    /// Check nothing, and serve stateright's Explorer of one model at this address (127.0.0.1:3000).
+    #[arg(long, value_name = "ADDRESS", conflicts_with_all = ["properties", "mutants", "counterexamples", "time_limit"])]
+    explore: Option<SocketAddr>,
+}
+
+/// Which models.
+#[derive(Debug, Args)]
+pub(crate) struct Cases {
+    /// Only models of this name, such as "Saver", and no bugs, slips and wrong designs.
+    #[arg(long, value_name = "NAME")]
+    model: Option<String>,
+    /// Only models of devices with these flags, and no bugs, slips and wrong designs.
+    #[arg(long, value_name = "FLAGS", value_parser = features)]
+    features: Option<Features>,
+}
+
+/// Who goes through the worlds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum By {
+    /// stateright: knows a world again by 64 bits of its hash.
+    Stateright,
+    /// Our own explorer: knows a world again by all of it.
+    Own,
+}
+
+fn features(name: &str) -> std::result::Result<Features, String> {
+    let names = Features::SETS.map(|set| set.slug());
+    let found = Features::SETS.into_iter().find(|set| set.slug() == name);
+    found.ok_or_else(|| format!("there are no such flags; there are {}", names.join(", ")))
+}
+
+impl Cases {
+    /// The largest of each name.
+    pub(crate) fn named(names: &[&str]) -> Vec<&'static Case> {
+        let all = || CASES.iter().chain(LOCK_CASES).chain(BENCH_CASES);
+        let largest = |name| all().filter(|case| case.name == name).max_by_key(|case| case.states);
+        names.iter().filter_map(|&name| largest(name)).collect()
+    }
+
+    pub(crate) const fn is_all(&self) -> bool {
+        self.model.is_none() && self.features.is_none()
+    }
+
+    /// The models that are wanted, those for measuring only by name; none at all is wrong use.
+    pub(crate) fn chosen(&self) -> Result<Vec<&'static Case>> {
+        let named = |case: &&Case| self.model.as_ref().is_none_or(|name| name == case.name);
+        let flagged = |case: &&Case| self.features.is_none_or(|set| set == case.features);
+        let bench = BENCH_CASES.iter().filter(|_| self.model.is_some());
+        let all = CASES.iter().chain(LOCK_CASES).chain(bench);
+        let chosen: Vec<_> = all.filter(named).filter(flagged).collect();
+        if chosen.is_empty() {
+            let all = CASES.iter().chain(LOCK_CASES).chain(BENCH_CASES);
+            let names: BTreeSet<_> = all.map(|case| format!("{:?}", case.name)).collect();
+            let names = Vec::from_iter(names).join(", ");
+            return Err(format!("no model is selected; there are {names}").into());
+        }
+        Ok(chosen)
+    }
+}
+
+impl Arguments {
+    fn how(&self) -> Result<How> {
+        let engine = match self.engine {
+            By::Stateright => Engine::Stateright,
+            By::Own => Engine::Own,
+        };
+        if self.symmetry && engine == Engine::Stateright {
+            // Its breadth-first search would go on without, and not say so.
+            return Err("stateright's search does not use symmetry; ask for --engine own".into());
+        }
+        let default = How::default();
+        let threads = self.threads.unwrap_or(default.threads);
+        Ok(How { engine, threads, symmetric: self.symmetry })
+    }
 }
 
 /// What the check came to.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Default, Serialize)]
 pub(crate) struct Findings {
     /// Level 1.
     spaces: Vec<Space>,
@@ -52,6 +144,8 @@ pub(crate) struct Findings {
     /// What a driver gets wrong with its locks.
     lock_mutants: Vec<Caught>,
     refutations: Vec<Caught>,
+    /// Why not all was done.
+    not_finished: Option<String>,
     #[serde(skip)]
     counterexamples: Vec<(String, Counterexample)>,
 }
@@ -74,6 +168,9 @@ struct Space {
     depth: usize,
     seconds: f64,
     failures: Vec<String>,
+    /// Why not all was done.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    not_finished: Option<String>,
     /// How often each property had something to judge.
     judged: BTreeMap<&'static str, u64>,
 }
@@ -100,15 +197,15 @@ impl Caught {
 
 impl Findings {
     /// Do it all.
-    pub(crate) fn find() -> Self {
+    pub(crate) fn find(how: How, watched: &Watched) -> Self {
         let cases = CASES.len() + LOCK_CASES.len();
         let claims = MUTANTS.len() + SLIPS.len() + LOCK_MUTANTS.len();
-        let bar = output::bar((cases + claims) as u64, "checking the model");
-        let check_all = |cases: &'static [Case]| -> Vec<Checked> {
-            cases.iter().map(check).inspect(|_| bar.inc(1)).collect()
-        };
+        watched.expect(cases + claims);
+        let check_all = |cases| watched.check_all(cases, how);
         let (checks, lock_checks) = (check_all(CASES), check_all(LOCK_CASES));
-        let idle = [idle(&checks), idle(&lock_checks)].concat();
+        let goes_on = || !watched.is_over();
+        let idle = if goes_on() { [idle(&checks), idle(&lock_checks)].concat() } else { Vec::new() };
+        let bar = watched.bar();
         let mut counterexamples = Vec::new();
         let mut caught = |what: &str, by: &str, found: Option<Counterexample>| {
             let shown = found.as_ref().map(|found| (found.steps.len(), found.to_string()));
@@ -121,26 +218,31 @@ impl Findings {
         };
         let mutants = MUTANTS
             .iter()
+            .take_while(|_| goes_on())
             .map(|mutant| caught(mutant.bug.slug(), mutant.property, check_mutant(mutant)))
             .collect();
-        let Refutation { claim, run } = refute();
-        let mut refutations = vec![caught(claim.id, claim.text, run)];
-        for Refutation { claim, run } in [refute_load(), refute_reset()] {
-            refutations.push(Caught::by_run(claim.id, claim.text, run));
+        let mut refutations = Vec::new();
+        if goes_on() {
+            let Refutation { claim, run } = refute();
+            refutations.push(caught(claim.id, claim.text, run));
+            for Refutation { claim, run } in [refute_load(), refute_reset()] {
+                refutations.push(Caught::by_run(claim.id, claim.text, run));
+            }
         }
         let slips = SLIPS
             .iter()
+            .take_while(|_| goes_on())
             .inspect(|_| bar.inc(1))
             .map(|claim| Caught::by_run(claim.slip.slug(), claim.property, check_slip(claim)))
             .collect();
         let lock_mutants = LOCK_MUTANTS
             .iter()
+            .take_while(|_| goes_on())
             .inspect(|_| bar.inc(1))
             .map(|claim| {
                 Caught::by_run(claim.design.slug(), claim.property, check_lock_mutant(claim))
             })
             .collect();
-        bar.finish_and_clear();
         let said = |&Property { id, text, covers, .. }: &Property| Said { id, text, covers };
         Self {
             spaces: checks.into_iter().map(Space::from).collect(),
@@ -151,6 +253,7 @@ impl Findings {
             slips,
             lock_mutants,
             refutations,
+            not_finished: watched.cut().map(|cut| cut.to_string()),
             counterexamples,
         }
     }
@@ -160,7 +263,7 @@ impl Findings {
         of_level_1.chain(&self.lock_mutants).chain(&self.refutations)
     }
 
-    /// Whether all holds that must, and all falls that must.
+    /// Whether all holds that must, and all falls that must, as far as it was asked.
     pub(crate) fn is_good(&self) -> bool {
         self.idle.is_empty()
             && self.spaces.iter().chain(&self.lock_spaces).all(|space| space.failures.is_empty())
@@ -178,6 +281,7 @@ impl From<Checked> for Space {
             depth: checked.depth,
             seconds: checked.time.as_secs_f64(),
             failures: checked.failures.iter().map(ToString::to_string).collect(),
+            not_finished: checked.cut.map(|cut| cut.to_string()),
             judged: checked.judged.into_iter().collect(),
         }
     }
@@ -197,10 +301,19 @@ fn claims(f: &mut fmt::Formatter<'_>, what: &str, count: usize, claims: &[Caught
     survivors.try_for_each(|claim| writeln!(f, "  FAIL: {} survives {}", claim.what, claim.by))
 }
 
+/// What does not count as passed, and why.
+fn not_finished(f: &mut fmt::Formatter<'_>, why: Option<&str>) -> fmt::Result {
+    why.map_or(Ok(()), |why| writeln!(f, "NOT FINISHED: {why}; what is left out has no verdict"))
+}
+
 impl fmt::Display for Space {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (states, steps) = (HumanCount(self.states as u64), HumanCount(self.transitions as u64));
-        let verdict = if self.failures.is_empty() { "hold" } else { "FAIL" };
+        let verdict = match (self.failures.is_empty(), &self.not_finished) {
+            (false, _) => "FAIL",
+            (true, Some(_)) => "not finished",
+            (true, None) => "hold",
+        };
         let (model, features) = (self.model, &self.features);
         writeln!(
             f,
@@ -228,12 +341,68 @@ impl fmt::Display for Findings {
                 writeln!(f, "  {} is refuted in {steps} steps, as it must be", claim.what)
             }
             None => writeln!(f, "  FAIL: {} was not refuted", claim.what),
-        })
+        })?;
+        not_finished(f, self.not_finished.as_deref())
     }
 }
 
-pub(crate) fn run(arguments: &Arguments, output: &mut Output) -> Result {
-    let findings = Findings::find();
+/// Some models alone.
+#[derive(Debug, Serialize)]
+struct Spaces {
+    spaces: Vec<Space>,
+    /// Why not all was done.
+    not_finished: Option<String>,
+}
+
+impl fmt::Display for Spaces {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.spaces.iter().try_for_each(|space| space.fmt(f))?;
+        not_finished(f, self.not_finished.as_deref())
+    }
+}
+
+/// What is cut short is no pass, and a failure found before that is a failure.
+fn verdict(good: bool, watched: &Watched) -> Verdict {
+    if good && watched.cut().is_some() { Verdict::NotFinished } else { Verdict::from(good) }
+}
+
+pub(crate) fn run(arguments: &Arguments, output: &mut Output) -> Result<Verdict> {
+    let how = arguments.how()?;
+    if let Some(address) = arguments.explore {
+        return explore(&arguments.cases, address);
+    }
+    let watched = Watched::begin(arguments.time_limit);
+    watched.heed_interrupts()?;
+    if arguments.cases.is_all() {
+        check_everything(arguments, how, &watched, output)
+    } else {
+        let cases = arguments.cases.chosen()?;
+        watched.expect(cases.len());
+        let spaces: Vec<_> = watched.check_all(cases, how).into_iter().map(Space::from).collect();
+        let good = spaces.iter().all(|space| space.failures.is_empty());
+        let not_finished = watched.cut().map(|cut| cut.to_string());
+        output.say("model", &Spaces { spaces, not_finished })?;
+        Ok(verdict(good, &watched))
+    }
+}
+
+/// The first of the models that are wanted.
+fn explore(cases: &Cases, address: SocketAddr) -> Result<Verdict> {
+    let chosen = cases.chosen()?;
+    let case = chosen.first().ok_or("no model is selected")?;
+    let (name, features) = (case.name, case.features);
+    eprintln!("{name}, {features}: http://{address}/ (end it with Ctrl-C)");
+    exhibit(case, address).map_err(|error| format!("--explore {address}: {error}"))?;
+    Ok(Verdict::Good)
+}
+
+fn check_everything(
+    arguments: &Arguments,
+    how: How,
+    watched: &Watched,
+    output: &mut Output,
+) -> Result<Verdict> {
+    let findings = Findings::find(how, watched);
     output.say("model", &findings)?;
     if arguments.properties {
         for property in properties() {
@@ -260,5 +429,5 @@ pub(crate) fn run(arguments: &Arguments, output: &mut Output) -> Result {
         let mut file = BufWriter::new(fs::File::create(path).map_err(fail)?);
         trace::write(&traces, &mut file).and_then(|()| file.flush()).map_err(fail)?;
     }
-    Ok(findings.is_good())
+    Ok(verdict(findings.is_good(), watched))
 }

@@ -130,7 +130,10 @@ impl<S: Scene> Search<'_, S> {
                 if self.watch.is_over() {
                     break;
                 }
+                let (states, transitions) = hand.counts();
                 codes.iter().for_each(|&code| self.expand(codec, code, &mut hand));
+                let (more_states, more_transitions) = hand.counts();
+                self.watch.tell_more(more_states - states, more_transitions - transitions);
             }
             hand.end()
         };
@@ -261,6 +264,11 @@ impl<'a, A> Hand<'a, A> {
         };
         let batches = (0..PIECES).map(|_| Vec::with_capacity(BATCH)).collect();
         Self { seen, batches, actions: Vec::new(), tally: Tally::new(properties), part }
+    }
+
+    /// New worlds and steps so far.
+    const fn counts(&self) -> (usize, usize) {
+        (self.part.next.len(), self.part.transitions)
     }
 
     fn judged(&mut self, judge: &Judge, from: u64) {
