@@ -4,6 +4,7 @@
 use vfio_fsm_core::vmm::Then;
 use vfio_fsm_core::{Features, State};
 
+use crate::devices::Devices;
 use crate::locks::{self, Design, Locks};
 use crate::property::{Property, Rule};
 use crate::protocol::Protocol;
@@ -12,7 +13,6 @@ use crate::session::destination::{self, Destination, HostResets};
 use crate::session::group::{self, Pair, Role};
 use crate::session::slip::Slip;
 use crate::session::source::{self, Source};
-use crate::devices::Devices;
 
 /// A model, in one setting.
 #[derive(Clone, Copy, Debug)]

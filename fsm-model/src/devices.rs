@@ -32,7 +32,7 @@ pub(crate) const MOST: u8 = 3;
 
 /// What every device of a model gets wrong, so that its properties can be seen to fail.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Fault {
+pub(crate) enum Fault {
     /// An arc that ends the session leaves the data_fd.
     EndKeepsFd,
     /// So does a failure into ERROR.
@@ -55,9 +55,10 @@ pub enum Fault {
     ResetsTwice,
 }
 
+#[cfg(test)]
 impl Fault {
     /// All of them.
-    pub const ALL: [Self; 10] = [
+    const ALL: [Self; 10] = [
         Self::EndKeepsFd,
         Self::FailureKeepsFd,
         Self::FailureKeepsTarget,
@@ -159,11 +160,11 @@ impl World {
         self.0 & !(MASK << (BITS * index as u32)) & ((1 << (BITS * MOST as u32)) - 1)
     }
 
-    /// The same with two devices in each other's place.
+    /// The same with a device and the next in each other's place.
     #[cfg(test)]
-    const fn swapped(self, a: u8, b: u8) -> Self {
-        let (first, second) = (self.device(a), self.device(b));
-        self.with(a, second).with(b, first)
+    const fn swapped(self, first: u8) -> Self {
+        let (one, other) = (self.device(first), self.device(first + 1));
+        self.with(first, other).with(first + 1, one)
     }
 }
 
@@ -193,8 +194,7 @@ impl Devices {
     }
 
     fn failed(self, device: Device) -> Device {
-        let target =
-            if self.has(Fault::FailureKeepsTarget) { device.target } else { State::Error };
+        let target = if self.has(Fault::FailureKeepsTarget) { device.target } else { State::Error };
         let fd = device.fd.filter(|_| self.has(Fault::FailureKeepsFd));
         Device { state: State::Error, target, fd }
     }
@@ -242,7 +242,10 @@ impl Devices {
 
 /// What must hold, in the order in which [`judged`] says it.
 const PROPERTIES: [Property; 6] = [
-    of_devices("devices-fd-is-the-sessions", "a data_fd is there only in the states of its session"),
+    of_devices(
+        "devices-fd-is-the-sessions",
+        "a data_fd is there only in the states of its session",
+    ),
     of_devices("devices-set-has-a-route", "a SET under way has a route"),
     of_devices(
         "devices-session-begins-fresh",
@@ -418,20 +421,151 @@ impl fmt::Display for Device {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::search::Search;
+    use crate::search::{Found, Search};
     use crate::watch::Watch;
 
-    #[test]
-    fn time_it() {
-        for threads in [1, 2] {
-            for symmetric in [false, true] {
-                let cpu = || std::fs::read_to_string("/proc/thread-self/schedstat").unwrap().split(' ').next().unwrap().parse::<u64>().unwrap();
-                let t = std::time::Instant::now(); let c = cpu();
-                let scene = Devices { count: 3, fault: None };
-                let watch = Watch::new(None);
-                let found = Search { scene: &scene, threads, symmetric, watch: &watch }.run();
-                println!("{threads} {symmetric} {:?} cpu {} ms {} {} {} {:?}", t.elapsed(), (cpu() - c) / 1_000_000, found.states, found.transitions, found.depth, found.judged);
+    fn search(scene: Devices, threads: usize, symmetric: bool) -> Found<Action> {
+        Search { scene: &scene, threads, symmetric, watch: &Watch::new(None) }.run()
+    }
+
+    /// Every world of one device, the reset still to come.
+    fn alone() -> Vec<Device> {
+        let scene = Devices { count: 1, fault: None };
+        let mut worlds = vec![scene.initial(&mut Judge::default())];
+        let mut next = 0;
+        while let Some(&world) = worlds.get(next) {
+            let mut actions = Vec::new();
+            scene.actions(&world, &mut actions);
+            for action in actions.into_iter().filter(|action| action.what != What::Reset) {
+                let after = scene.play(world, action);
+                if !worlds.contains(&after) {
+                    worlds.push(after);
+                }
             }
+            next += 1;
+        }
+        worlds.into_iter().map(|world| world.device(0)).collect()
+    }
+
+    /// X3: the model is the one that was measured before: 126 states of a device, 448 steps beside
+    /// the reset.
+    #[test]
+    fn one_device_is_the_known_one() {
+        assert_eq!(alone().len(), 126);
+        let found = search(Devices { count: 1, fault: None }, 1, false);
+        assert_eq!((found.states, found.transitions), (2 * 126, 2 * 448 + 126));
+    }
+
+    /// X3: three devices are the 4,000,752 worlds and 48,675,816 steps that other engines found,
+    /// whatever the number of threads, and 682,752 worlds with the devices in order.
+    #[test]
+    fn three_devices_are_as_many_as_known() {
+        let scene = Devices { count: 3, fault: None };
+        let one = search(scene, 1, false);
+        assert_eq!((one.states, one.transitions, one.depth), (4_000_752, 48_675_816, 23));
+        assert_eq!(one.states, 2 * 126 * 126 * 126);
+        assert!(one.broken.is_empty() && one.judged.iter().all(|&judged| judged > 0));
+        let two = search(scene, 2, false);
+        assert_eq!((two.states, two.transitions, two.depth), (4_000_752, 48_675_816, 23));
+        assert_eq!(two.judged, one.judged);
+        let alike = search(scene, 2, true);
+        assert_eq!((alike.states, alike.depth), (682_752, 23));
+        assert_eq!(alike.states, 2 * (126 * 127 * 128) / 6);
+    }
+
+    /// X3: what makes symmetry sound, in every world of three devices: with two devices in each
+    /// other's place the same happens, with the same verdict, and leads to the same with them in
+    /// each other's place.
+    #[test]
+    fn no_step_tells_like_devices_apart() {
+        let scene = Devices { count: 3, fault: None };
+        let devices = alone();
+        let swap = |first: u8, index: u8| match index {
+            index if index == first => first + 1,
+            index if index == first + 1 => first,
+            index => index,
+        };
+        let (mut here, mut there) = (Vec::new(), Vec::new());
+        let mut check = |world: World| {
+            for first in [0, 1] {
+                let swapped = world.swapped(first);
+                assert_eq!(scene.representative(world), scene.representative(swapped));
+                (here.clear(), there.clear());
+                scene.actions(&world, &mut here);
+                scene.actions(&swapped, &mut there);
+                assert_eq!(here.len(), there.len());
+                for &Action { device, what } in &here {
+                    let (mut said, mut also) = (Judge::default(), Judge::default());
+                    let action = Action { device: swap(first, device), what };
+                    assert!(there.contains(&action));
+                    let after = scene.step(&world, Action { device, what }, &mut said);
+                    let other = scene.step(&swapped, action, &mut also);
+                    assert_eq!((after.swapped(first), said), (other, also));
+                }
+            }
+        };
+        for &a in &devices {
+            for &b in &devices {
+                for &c in &devices {
+                    let world = World(0).with(0, a).with(1, b).with(2, c);
+                    check(world);
+                    check(world.reset());
+                }
+            }
+        }
+    }
+
+    /// X3: symmetry changes no verdict and no length of a shortest run, whatever is wrong, and every
+    /// fault is caught.
+    #[test]
+    fn symmetry_changes_no_verdict() {
+        let mut caught = [false; PROPERTIES.len()];
+        for fault in Fault::ALL {
+            let scene = Devices { count: 3, fault: Some(fault) };
+            let verdicts = |symmetric| -> Vec<(usize, usize)> {
+                let found = search(scene, 2, symmetric);
+                for (property, run) in &found.broken {
+                    breaks(scene, *property, run);
+                }
+                found.broken.into_iter().map(|(property, run)| (property, run.len())).collect()
+            };
+            let all = verdicts(false);
+            assert!(!all.is_empty(), "{fault:?} survives");
+            assert_eq!(verdicts(true), all, "{fault:?}");
+            all.iter().for_each(|&(property, _)| caught[property] = true);
+        }
+        assert_eq!(caught, [true; PROPERTIES.len()], "a property has never failed");
+    }
+
+    /// The run is one, from the beginning, and its last step alone breaks the property.
+    fn breaks(scene: Devices, property: usize, run: &[Action]) {
+        let mut world = scene.initial(&mut Judge::default());
+        for (left, &action) in (0..run.len()).rev().zip(run) {
+            let mut actions = Vec::new();
+            scene.actions(&world, &mut actions);
+            assert!(actions.contains(&action), "{action} cannot happen");
+            let mut judge = Judge::default();
+            world = scene.step(&world, action, &mut judge);
+            assert_eq!(judge.violated(property), left == 0, "{action}");
+        }
+    }
+
+    /// X3: our explorer gives runs as short as stateright's.
+    #[test]
+    fn runs_are_as_short_as_staterights() {
+        use stateright::{Checker, Model};
+        for fault in Fault::ALL {
+            let scene = Devices { count: 2, fault: Some(fault) };
+            let stage = crate::scene::Stage::new(scene);
+            let checker = stage.checker().threads(1).spawn_bfs().join();
+            let theirs = checker.discoveries().into_iter();
+            let mut theirs: Vec<_> =
+                theirs.map(|(id, path)| (id, path.into_actions().len())).collect();
+            let ours = search(scene, 1, false).broken.into_iter();
+            let mut ours: Vec<_> =
+                ours.map(|(property, run)| (PROPERTIES[property].id, run.len())).collect();
+            (theirs.sort_unstable(), ours.sort_unstable());
+            assert_eq!(ours, theirs, "{fault:?}");
         }
     }
 }

@@ -28,12 +28,7 @@ pub(crate) trait Scene: Send + Sized + Sync + 'static {
     fn actions(&self, world: &Self::World, actions: &mut Vec<Self::Action>);
 
     /// The world after it, judged.
-    fn step(
-        &self,
-        before: &Self::World,
-        action: Self::Action,
-        judge: &mut Judge,
-    ) -> Self::World;
+    fn step(&self, before: &Self::World, action: Self::Action, judge: &mut Judge) -> Self::World;
 
     /// The run that these actions are, step by step, to read.
     fn narrate(&self, actions: &[Self::Action]) -> Vec<String>;
@@ -70,7 +65,7 @@ pub(crate) trait OnScene {
 const MOST: usize = 32;
 
 /// Takes down what the properties say of one step.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Judge {
     judged: u32,
     violated: u32,

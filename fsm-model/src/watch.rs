@@ -98,7 +98,9 @@ impl Watch {
 impl fmt::Display for Cut {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::TimeLimit(limit) => write!(f, "the time limit of {} s was over", limit.as_secs_f64()),
+            Self::TimeLimit(limit) => {
+                write!(f, "the time limit of {} s was over", limit.as_secs_f64())
+            }
             Self::Interrupted => f.write_str("it was interrupted"),
         }
     }

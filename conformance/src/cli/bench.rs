@@ -127,10 +127,8 @@ pub(crate) fn run(arguments: &Arguments, output: &mut Output) -> Result {
     let rounds = arguments.rounds.get();
     let runs = cases.len() * CHECKERS.len() * rounds as usize;
     let bar = output::bar(runs as u64, "measuring");
-    let tables: Result<Vec<_>> = cases
-        .into_iter()
-        .map(|case| Table::measure(case, &pans, rounds, || bar.inc(1)))
-        .collect();
+    let tables: Result<Vec<_>> =
+        cases.into_iter().map(|case| Table::measure(case, &pans, rounds, || bar.inc(1))).collect();
     bar.finish_and_clear();
     let bench = Bench { machine: machine(), load: load(), rounds, tables: tables? };
     output.say("bench", &bench)?;

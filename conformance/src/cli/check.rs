@@ -204,7 +204,8 @@ impl Findings {
         let check_all = |cases| watched.check_all(cases, how);
         let (checks, lock_checks) = (check_all(CASES), check_all(LOCK_CASES));
         let goes_on = || !watched.is_over();
-        let idle = if goes_on() { [idle(&checks), idle(&lock_checks)].concat() } else { Vec::new() };
+        let idle =
+            if goes_on() { [idle(&checks), idle(&lock_checks)].concat() } else { Vec::new() };
         let bar = watched.bar();
         let mut counterexamples = Vec::new();
         let mut caught = |what: &str, by: &str, found: Option<Counterexample>| {

@@ -116,12 +116,7 @@ impl<S: Scene> Search<'_, S> {
     }
 
     /// Every step from the worlds of a layer.
-    fn leave(
-        &self,
-        codec: &impl Codec<S::World>,
-        seen: &Seen,
-        layer: &[Vec<u64>],
-    ) -> Vec<Part> {
+    fn leave(&self, codec: &impl Codec<S::World>, seen: &Seen, layer: &[Vec<u64>]) -> Vec<Part> {
         let taken: Vec<&[u64]> = layer.iter().flat_map(|codes| codes.chunks(TAKEN)).collect();
         let next = AtomicUsize::new(0);
         let work = || {

@@ -119,7 +119,7 @@ impl Table {
 fn place(slots: &mut [u64], full: u64) -> bool {
     // The upper bits have chosen the piece.
     let spread = mixed(full - 1) << PIECE_BITS;
-    let mut at = (u128::from(spread) * slots.len() as u128 >> 64) as usize;
+    let mut at = ((u128::from(spread) * slots.len() as u128) >> 64) as usize;
     loop {
         match slots[at] {
             0 => {

@@ -524,6 +524,10 @@ impl Play for Destination {
     fn show(&self, world: &World) -> String {
         let mut loader = world.loader;
         let guest = if world.halted { "held back" } else { "running" };
-        format!("device in {}; guest {guest}; loader: {}", world.device.fsm().state(), loader.step())
+        format!(
+            "device in {}; guest {guest}; loader: {}",
+            world.device.fsm().state(),
+            loader.step()
+        )
     }
 }
