@@ -391,8 +391,7 @@ pub(crate) fn run(arguments: &Arguments, output: &mut Output) -> Result<Verdict>
 fn explore(cases: &Cases, address: SocketAddr) -> Result<Verdict> {
     let chosen = cases.chosen()?;
     let case = chosen.first().ok_or("no model is selected")?;
-    let (name, features) = (case.name, case.features);
-    eprintln!("{name}, {features}: http://{address}/ (end it with Ctrl-C)");
+    eprintln!("{}, {}: http://{address}/, until Ctrl-C", case.name, case.features);
     exhibit(case, address).map_err(|error| format!("--explore {address}: {error}"))?;
     Ok(Verdict::Good)
 }
