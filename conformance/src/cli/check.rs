@@ -83,7 +83,7 @@ fn features(name: &str) -> std::result::Result<Features, String> {
 }
 
 impl Cases {
-    /// The largest of each name.
+    /// The largest model of each of these names.
     pub(crate) fn named(names: &[&str]) -> Vec<&'static Case> {
         let all = || CASES.iter().chain(LOCK_CASES).chain(BENCH_CASES);
         let largest = |name| all().filter(|case| case.name == name).max_by_key(|case| case.states);
@@ -244,6 +244,7 @@ impl Findings {
                 Caught::by_run(claim.design.slug(), claim.property, check_lock_mutant(claim))
             })
             .collect();
+        bar.finish_and_clear();
         let said = |&Property { id, text, covers, .. }: &Property| Said { id, text, covers };
         Self {
             spaces: checks.into_iter().map(Space::from).collect(),
@@ -380,6 +381,7 @@ pub(crate) fn run(arguments: &Arguments, output: &mut Output) -> Result<Verdict>
         let cases = arguments.cases.chosen()?;
         watched.expect(cases.len());
         let spaces: Vec<_> = watched.check_all(cases, how).into_iter().map(Space::from).collect();
+        watched.bar().finish_and_clear();
         let good = spaces.iter().all(|space| space.failures.is_empty());
         let not_finished = watched.cut().map(|cut| cut.to_string());
         output.say("model", &Spaces { spaces, not_finished })?;

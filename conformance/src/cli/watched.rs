@@ -119,12 +119,6 @@ impl Watched {
     }
 }
 
-impl Drop for Watched {
-    fn drop(&mut self) {
-        self.bar.finish_and_clear();
-    }
-}
-
 fn progress(case: &Case, watch: &Watch, elapsed: Duration) -> String {
     let progress = watch.progress();
     let count = |number: usize| HumanCount(number as u64);
