@@ -490,7 +490,8 @@ mod tests {
             for first in [0, 1] {
                 let swapped = world.swapped(first);
                 assert_eq!(scene.representative(world), scene.representative(swapped));
-                (here.clear(), there.clear());
+                here.clear();
+                there.clear();
                 scene.actions(&world, &mut here);
                 scene.actions(&swapped, &mut there);
                 assert_eq!(here.len(), there.len());
@@ -564,7 +565,8 @@ mod tests {
             let ours = search(scene, 1, false).broken.into_iter();
             let mut ours: Vec<_> =
                 ours.map(|(property, run)| (PROPERTIES[property].id, run.len())).collect();
-            (theirs.sort_unstable(), ours.sort_unstable());
+            theirs.sort_unstable();
+            ours.sort_unstable();
             assert_eq!(ours, theirs, "{fault:?}");
         }
     }
