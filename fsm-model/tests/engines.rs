@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! Our own explorer and stateright, beside each other on the same models.
+#![expect(clippy::expect_used, reason = "helpers of tests fail as tests do")]
 
 use std::num::NonZeroUsize;
 use std::time::Duration;
