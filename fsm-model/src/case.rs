@@ -6,6 +6,7 @@ use vfio_fsm_core::vmm::Then;
 use vfio_fsm_core::{Features, State};
 
 use crate::claim::Fault;
+use crate::devices::Devices;
 use crate::locks::{self, Design, Locks};
 use crate::property::{self, Rule};
 use crate::protocol::Protocol;
@@ -24,6 +25,8 @@ pub struct Case {
     pub features: Features,
     /// The reachable worlds. A change here is a change of meaning.
     pub states: usize,
+    /// How many are left if worlds in which like devices have changed places are one.
+    pub alike: usize,
     actors: Actors,
 }
 
@@ -35,29 +38,34 @@ enum Actors {
     Group(group::Setting),
     Locks(State),
     System(system::Setting),
+    Devices(u8),
+}
+
+const fn case(name: &'static str, features: Features, states: usize, actors: Actors) -> Case {
+    Case { name, features, states, alike: states, actors }
 }
 
 pub(crate) const fn any_vmm(features: Features, states: usize) -> Case {
-    Case { name: "any VMM", features, states, actors: Actors::AnyVmm }
+    case("any VMM", features, states, Actors::AnyVmm)
 }
 
 /// A device in RUNNING, a host that resets it too, and calls that fail.
 pub(crate) const fn saver(features: Features, faults: u8, states: usize) -> Case {
     let setting = source::Setting { then: Then::Stop, paused: false, host_resets: true, faults };
-    Case { name: "Saver", features, states, actors: Actors::Source(setting) }
+    case("Saver", features, states, Actors::Source(setting))
 }
 
 /// A snapshot of a device that runs.
 pub(crate) const fn snapshot(features: Features, states: usize) -> Case {
     let setting = source::Setting { then: Then::Back, paused: false, host_resets: true, faults: 1 };
-    Case { name: "Saver, back", features, states, actors: Actors::Source(setting) }
+    case("Saver, back", features, states, Actors::Source(setting))
 }
 
 /// One of a device that the VMM has stopped before.
 const fn paused(features: Features, states: usize) -> Case {
     let then = Then::Back;
     let setting = source::Setting { then, paused: true, host_resets: false, faults: 2 };
-    Case { name: "Saver, paused", features, states, actors: Actors::Source(setting) }
+    case("Saver, paused", features, states, Actors::Source(setting))
 }
 
 pub(crate) const fn loader(
@@ -67,7 +75,7 @@ pub(crate) const fn loader(
     states: usize,
 ) -> Case {
     let setting = destination::Setting { host_resets, faults };
-    Case { name: "Loader", features, states, actors: Actors::Destination(setting) }
+    case("Loader", features, states, Actors::Destination(setting))
 }
 
 pub(crate) const fn group(
@@ -77,16 +85,27 @@ pub(crate) const fn group(
     states: usize,
 ) -> Case {
     let setting = group::Setting { role, faults: 1, resets: 1 };
-    Case { name, features, states, actors: Actors::Group(setting) }
+    case(name, features, states, Actors::Group(setting))
 }
 
 pub(crate) const fn locks(name: &'static str, start: State, states: usize) -> Case {
-    Case { name, features: Features::ALL, states, actors: Actors::Locks(start) }
+    case(name, Features::ALL, states, Actors::Locks(start))
 }
 
 pub(crate) const fn machines(name: &'static str, setting: system::Setting, states: usize) -> Case {
-    Case { name, features: setting.features, states, actors: Actors::System(setting) }
+    case(name, setting.features, states, Actors::System(setting))
 }
+
+const fn devices(name: &'static str, count: u8, states: usize, alike: usize) -> Case {
+    Case { alike, ..case(name, Features::ALL, states, Actors::Devices(count)) }
+}
+
+/// The models by which checkers are measured; nothing is checked by them.
+pub const BENCH_CASES: &[Case] = &[
+    devices("bench, 1 device", 1, 252, 252),
+    devices("bench, 2 devices", 2, 31_752, 16_002),
+    devices("bench, 3 devices", 3, 4_000_752, 682_752),
+];
 
 /// What is checked of level 1.
 pub const CASES: &[Case] = &[
@@ -246,6 +265,7 @@ impl Case {
             Actors::Group(setting) => {
                 on.on(Pair { features, setting, slip, rules: pick(group::RULES, &[], only) })
             }
+            Actors::Devices(count) => on.on(Devices { count, fault: None }),
             Actors::Locks(start) => {
                 let design = fault.and_then(Fault::design).unwrap_or(Design::Deferred);
                 let without = locks::CLAIM_WITHOUT_LICENCE;

@@ -2,6 +2,9 @@
 //! Runs the checker, and does not believe it on its word.
 
 use std::fmt;
+use std::num::NonZeroUsize;
+use std::sync::atomic::Ordering;
+use std::thread;
 use std::time::{Duration, Instant};
 
 use stateright::{Checker, Model};
@@ -10,8 +13,11 @@ use crate::case::Case;
 use crate::claim::Claim;
 use crate::counterexample::Counterexample;
 use crate::locks::Schedule;
+use crate::property::Property;
 use crate::scene::{OnScene, Scene, Stage};
-use crate::system::{EVERY_RUN_ENDS, Runs};
+use crate::search::{Found, Search};
+use crate::system::EVERY_RUN_ENDS;
+use crate::watch::{Cut, Watch};
 
 /// What a check came to.
 #[derive(Debug)]
@@ -30,6 +36,39 @@ pub struct Checked {
     pub judged: Vec<(&'static str, u64)>,
     /// Why it does not count as passed.
     pub failures: Vec<Failure>,
+    /// Why it was not finished: then it does not count as passed either, and the numbers are those
+    /// of what was done.
+    pub cut: Option<Cut>,
+}
+
+/// Who goes through the worlds.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Engine {
+    /// stateright, breadth first: knows a world again by 64 bits of its hash.
+    #[default]
+    Stateright,
+    /// Our own explorer: knows a world again by all of it.
+    Own,
+}
+
+/// How a check is done.
+#[derive(Clone, Copy, Debug)]
+pub struct How {
+    /// By whom.
+    pub engine: Engine,
+    /// With how many threads.
+    pub threads: NonZeroUsize,
+    /// Whether worlds in which like devices have changed places may stand for each other. Only our
+    /// own explorer does it; stateright's breadth-first search would ignore it without a word.
+    pub symmetric: bool,
+}
+
+impl Default for How {
+    /// By stateright, with a thread for each processor.
+    fn default() -> Self {
+        let threads = thread::available_parallelism().unwrap_or(NonZeroUsize::MIN);
+        Self { engine: Engine::default(), threads, symmetric: false }
+    }
 }
 
 /// Why a check does not count as passed.
@@ -110,51 +149,107 @@ impl fmt::Display for Failure {
 
 /// Check every property in every world of a case.
 pub fn check(case: &'static Case) -> Checked {
-    let mut checked = case.with(Checking(case));
-    checked.follow(case.runs(None));
+    check_watched(case, How::default(), &Watch::new(None))
+}
+
+/// The same, done in this way, while somebody looks on who may end it.
+pub fn check_watched(case: &'static Case, how: How, watch: &Watch) -> Checked {
+    let started = Instant::now();
+    let mut checked = case.with(Checking { case, how, watch });
+    checked.cut = watch.cut();
+    // A space that was cut short, by a broken property or by whoever looks on, has another size for
+    // that reason, and what was judged in it says nothing.
+    if checked.failures.is_empty() && checked.cut.is_none() {
+        checked.follow();
+        let committed = if how.symmetric { case.alike } else { case.states };
+        checked.compare(committed, checked.states);
+        let judged = checked.judged.iter();
+        checked.failures.extend(judged.filter_map(|&(id, count)| idle(case, id, count)));
+    }
+    checked.time = started.elapsed();
     checked
 }
 
 impl Checked {
-    /// Takes down how the runs end, on a graph that must have the same worlds.
-    fn follow(&mut self, runs: Option<Runs>) {
-        let Some(Runs { states: seen, trap }) = runs else { return };
-        let committed = self.states;
-        self.judged.push((EVERY_RUN_ENDS.id, seen as u64));
+    /// Takes down how the runs end, where that is asked, on a graph that must have the same worlds.
+    fn follow(&mut self) {
+        if let Some(runs) = self.case.runs(None) {
+            self.compare(self.states, runs.states);
+            self.judged.push((EVERY_RUN_ENDS.id, runs.states as u64));
+            self.failures.extend(runs.trap.map(Failure::Broken));
+        }
+    }
+
+    fn compare(&mut self, committed: usize, seen: usize) {
         self.failures.extend((seen != committed).then_some(Failure::States { committed, seen }));
-        self.failures.extend(trap.map(Failure::Broken));
     }
 }
 
-struct Checking(&'static Case);
+struct Checking<'a> {
+    case: &'static Case,
+    how: How,
+    watch: &'a Watch,
+}
 
-impl OnScene for Checking {
+impl OnScene for Checking<'_> {
     type Output = Checked;
 
     fn on<S: Scene>(self, scene: S) -> Checked {
-        let started = Instant::now();
-        let threads = std::thread::available_parallelism().map_or(1, usize::from);
-        let checker = Stage::new(scene).checker().threads(threads).spawn_bfs().join();
-        let (seen, committed) = (checker.unique_state_count(), self.0.states);
-        let mut failures: Vec<Failure> = broken(&checker).map(Failure::Broken).collect();
-        let judged = checker.model().judged();
-        // A space that was cut short by a broken property has another size for that reason, and
-        // what was judged in it says nothing.
-        if failures.is_empty() {
-            failures.extend((seen != committed).then_some(Failure::States { committed, seen }));
-            failures.extend(judged.iter().filter_map(|&(id, count)| idle(self.0, id, count)));
-        }
-        Checked {
-            case: self.0,
-            states: seen,
-            transitions: checker.state_count(),
-            depth: checker.max_depth(),
-            time: started.elapsed(),
-            judged,
-            failures,
+        match self.how.engine {
+            Engine::Stateright => self.by_stateright(scene),
+            Engine::Own => {
+                let How { threads, symmetric, .. } = self.how;
+                let threads = threads.get();
+                let found = Search { scene: &scene, threads, symmetric, watch: self.watch }.run();
+                self.checked(&scene, found)
+            }
         }
     }
 }
+
+impl Checking<'_> {
+    fn by_stateright<S: Scene>(&self, scene: S) -> Checked {
+        let stage = Stage::new(scene);
+        let stop = stage.stop();
+        let checker = stage.checker().threads(self.how.threads.get()).spawn_bfs();
+        while !checker.is_done() {
+            // stateright has no other way to be ended from outside and still say what it found.
+            stop.store(self.watch.is_over(), Ordering::Relaxed);
+            let generated = checker.state_count();
+            self.watch.tell(checker.unique_state_count(), generated, checker.max_depth());
+            thread::sleep(Duration::from_micros(200 + generated as u64 / 100).min(LOOK));
+        }
+        let checker = checker.join();
+        let found = Found {
+            states: checker.unique_state_count(),
+            // It counts the initial world as generated, too.
+            transitions: checker.state_count() - 1,
+            depth: checker.max_depth(),
+            judged: checker.model().judged(),
+            broken: broken(&checker),
+        };
+        self.checked(&checker.model().scene, found)
+    }
+
+    fn checked<S: Scene>(&self, scene: &S, found: Found<S::Action>) -> Checked {
+        let Found { states, transitions, depth, judged, broken } = found;
+        let ids = scene.properties().into_iter().map(|property| property.id);
+        let broken = broken.into_iter().map(|found| Failure::Broken(Run::new(scene, found)));
+        Checked {
+            case: self.case,
+            states,
+            transitions,
+            depth,
+            time: Duration::ZERO,
+            judged: ids.zip(judged).collect(),
+            failures: broken.collect(),
+            cut: None,
+        }
+    }
+}
+
+/// How often a check by stateright is looked after, at the least.
+const LOOK: Duration = Duration::from_millis(20);
 
 /// Whether a property that was judged so often should have been.
 fn idle(case: &Case, property: &'static str, count: u64) -> Option<Failure> {
@@ -181,23 +276,27 @@ impl OnScene for Refuting {
     fn on<S: Scene>(self, scene: S) -> Option<Run> {
         // One thread: only then is the first path found a shortest one.
         let checker = Stage::new(scene).checker().threads(1).spawn_bfs().join();
-        broken(&checker).next()
+        let first = broken(&checker).into_iter().next()?;
+        Some(Run::new(&checker.model().scene, first))
     }
 }
 
-fn broken<S: Scene>(checker: &impl Checker<Stage<S>>) -> impl Iterator<Item = Run> {
-    let scene = &checker.model().scene;
-    let runs = discoveries(checker).into_iter();
-    runs.map(|(property, actions)| {
+impl Run {
+    fn new<S: Scene>(scene: &S, (property, actions): (usize, Vec<S::Action>)) -> Self {
+        let property = scene.properties()[property].id;
         let (steps, replay) = (scene.narrate(&actions), scene.replay(property, &actions));
-        Run { property, steps, replay }
-    })
+        Self { property, steps, replay }
+    }
 }
 
-/// The broken properties, each with a run, shortest first.
-fn discoveries<S: Scene>(checker: &impl Checker<Stage<S>>) -> Vec<(&'static str, Vec<S::Action>)> {
-    let found = checker.discoveries().into_iter();
-    let mut found: Vec<_> = found.map(|(id, path)| (id, path.into_actions())).collect();
-    found.sort_by_key(|(id, actions)| (actions.len(), *id));
-    found
+/// The broken properties, by number, each with a run, shortest first.
+fn broken<S: Scene>(checker: &impl Checker<Stage<S>>) -> Vec<(usize, Vec<S::Action>)> {
+    let properties = checker.model().scene.properties();
+    let mut found = checker.discoveries();
+    let run = |(number, property): (usize, &&Property)| {
+        Some((number, found.remove(property.id)?.into_actions()))
+    };
+    let mut broken: Vec<_> = properties.iter().enumerate().filter_map(run).collect();
+    broken.sort_by_key(|(number, actions)| (actions.len(), *number));
+    broken
 }

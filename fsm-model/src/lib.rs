@@ -25,23 +25,29 @@ mod case;
 mod check;
 mod claim;
 mod counterexample;
+mod devices;
+mod exhibit;
 pub mod graph;
 mod locks;
 mod property;
 mod protocol;
 mod scene;
+mod search;
 mod session;
 mod system;
+mod watch;
 mod world;
 
-pub use case::{CASES, Case, LOCK_CASES};
-pub use check::{Checked, Failure, Replay, Run, check, refute};
+pub use case::{BENCH_CASES, CASES, Case, LOCK_CASES};
+pub use check::{Checked, Engine, Failure, How, Replay, Run, check, check_watched, refute};
 pub use claim::{CLAIMS, Claim, Fault};
 pub use counterexample::{CounterStep, Counterexample};
+pub use exhibit::exhibit;
 pub use locks::{Design, Lock, LockOrder, Schedule, ScheduleError, lock_order};
 pub use property::Property;
 pub use session::slip::Slip;
 pub use system::{LARGE_SYSTEM_CASES, SYSTEM_CASES, StreamSlip};
+pub use watch::{Cut, Progress, Watch};
 pub use world::Actor;
 
 /// What must hold, of all models.

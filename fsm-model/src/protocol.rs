@@ -9,7 +9,7 @@ use vfio_fsm_core::device::Planted;
 use vfio_fsm_core::{Fault, Features, Op, Reply};
 
 use crate::check::Replay;
-use crate::counterexample::{Counterexample, Recorder};
+use crate::counterexample::{CounterStep, Counterexample, Recorder};
 use crate::property::{Check, Property, Rule, Step};
 use crate::scene::{Judge, Scene};
 use crate::world::{Action, Actor, World};
@@ -40,7 +40,7 @@ impl Protocol {
         recorder.finish(property)
     }
 
-    fn judge(&self, step: Option<&Step<'_>>, world: &World, judge: &mut Judge<'_>) {
+    fn judge(&self, step: Option<&Step<'_>>, world: &World, judge: &mut Judge) {
         for (index, rule) in self.rules.iter().enumerate() {
             let verdict = match rule.check {
                 Check::World(holds) => Some(holds(world)),
@@ -65,7 +65,7 @@ impl Scene for Protocol {
         self.rules.iter().map(|rule| &rule.property).collect()
     }
 
-    fn initial(&self, judge: &mut Judge<'_>) -> World {
+    fn initial(&self, judge: &mut Judge) -> World {
         let world = World::initial(self.features, self.planted);
         self.judge(None, &world, judge);
         world
@@ -79,7 +79,7 @@ impl Scene for Protocol {
         }
     }
 
-    fn step(&self, before: &World, action: Action, judge: &mut Judge<'_>) -> World {
+    fn step(&self, before: &World, action: Action, judge: &mut Judge) -> World {
         let mut after = *before;
         let mut buf = [0; 4];
         let reply: Reply<Vec<u8>> = after.device.apply(action.op, &mut buf).map(<[u8]>::to_vec);
@@ -97,5 +97,24 @@ impl Scene for Protocol {
 
     fn replay(&self, property: &'static str, actions: &[Action]) -> Option<Replay> {
         Some(Replay::Trace(self.record(property, actions)))
+    }
+
+    fn say(&self, before: &World, Action { actor, op }: Action) -> String {
+        let (mut device, mut buf) = (before.device, [0; 4]);
+        let seen: Reply<Vec<u8>> = device.apply(op, &mut buf).map(<[u8]>::to_vec);
+        let (correct, at) = (seen.clone(), device.fsm().state());
+        CounterStep { device: 0, actor, op, seen, correct, at }.to_string()
+    }
+
+    fn show(&self, world: &World) -> String {
+        let World { device, belief, .. } = world;
+        let open = if device.is_open() { "open" } else { "closed" };
+        let fds = device.fds().open().map(|open| {
+            let live = if device.is_live(open.fd) { "live" } else { "dead" };
+            format!("; {} {live}", open.fd)
+        });
+        let fds: String = fds.collect();
+        let believed = belief.state.map_or("unknown".to_owned(), |state| state.to_string());
+        format!("device {open} in {}{fds}; the VMM's last news: {believed}", device.fsm().state())
     }
 }

@@ -5,21 +5,25 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::fs;
 use std::io::{self, BufWriter, Write};
+use std::net::SocketAddr;
+use std::num::NonZeroUsize;
 use std::path::PathBuf;
 
-use clap::Args;
+use clap::{Args, ValueEnum};
 use indicatif::HumanCount;
 use serde::{Serialize, Serializer};
 use vfio_conform::suite::{Refuted, Suite};
 use vfio_conform::trace;
+use vfio_fsm_core::Features;
 use vfio_fsm_model::{
-    CASES, CLAIMS, Case, Checked, Fault, LARGE_SYSTEM_CASES, LOCK_CASES, Property, SYSTEM_CASES,
-    check, properties,
+    BENCH_CASES, CASES, CLAIMS, Case, Checked, Engine, Fault, How, LARGE_SYSTEM_CASES, LOCK_CASES,
+    Property, SYSTEM_CASES, exhibit, properties,
 };
 
-use super::Result;
 use super::matrix::Matrix;
-use super::output::{self, Output};
+use super::output::Output;
+use super::watched::Watched;
+use super::{Result, Verdict};
 
 #[derive(Debug, Args)]
 pub(crate) struct Arguments {
@@ -38,10 +42,103 @@ pub(crate) struct Arguments {
     /// Also write the counterexamples, as traces that a correct device passes, to this file.
     #[arg(long, value_name = "FILE")]
     counterexamples: Option<PathBuf>,
+    #[command(flatten)]
+    cases: Cases,
+    /// Who goes through the worlds.
+    #[arg(long, value_enum, default_value_t = By::Stateright)]
+    engine: By,
+    /// How many threads do [default: one for each processor].
+    #[arg(long, value_name = "N")]
+    threads: Option<NonZeroUsize>,
+    /// Let one world stand for those in which like devices have changed places.
+    #[arg(long, requires = "engine")]
+    symmetry: bool,
+    /// Stop after so many seconds: what is not done by then makes the check unfinished (status 3).
+    #[arg(long, value_name = "SECONDS")]
+    time_limit: Option<u32>,
+    /// Check nothing, and serve stateright's Explorer of one model at this address (127.0.0.1:3000).
+    #[arg(long, value_name = "ADDRESS", conflicts_with_all = ["properties", "mutants", "runs", "system", "counterexamples", "time_limit"])]
+    explore: Option<SocketAddr>,
+}
+
+/// Which models.
+#[derive(Debug, Args)]
+pub(crate) struct Cases {
+    /// Only models of this name, such as "Saver", and no bugs, slips and wrong designs.
+    #[arg(long, value_name = "NAME")]
+    model: Option<String>,
+    /// Only models of devices with these flags, and no bugs, slips and wrong designs.
+    #[arg(long, value_name = "FLAGS", value_parser = features)]
+    features: Option<Features>,
+}
+
+/// Who goes through the worlds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum By {
+    /// stateright: knows a world again by 64 bits of its hash.
+    Stateright,
+    /// Our own explorer: knows a world again by all of it.
+    Own,
+}
+
+fn features(name: &str) -> std::result::Result<Features, String> {
+    let names = Features::SETS.map(|set| set.slug());
+    let found = Features::SETS.into_iter().find(|set| set.slug() == name);
+    found.ok_or_else(|| format!("there are no such flags; there are {}", names.join(", ")))
+}
+
+impl Cases {
+    /// Every model there is.
+    fn all() -> impl Iterator<Item = &'static Case> {
+        [CASES, LOCK_CASES, SYSTEM_CASES, LARGE_SYSTEM_CASES, BENCH_CASES].into_iter().flatten()
+    }
+
+    /// The largest model of each of these names.
+    pub(crate) fn named(names: &[&str]) -> Vec<&'static Case> {
+        let of_name = |name| Self::all().filter(move |case| case.name == name);
+        names.iter().filter_map(|&name| of_name(name).max_by_key(|case| case.states)).collect()
+    }
+
+    pub(crate) const fn is_all(&self) -> bool {
+        self.model.is_none() && self.features.is_none()
+    }
+
+    /// The models that are wanted, the large ones and those for measuring only by name; none at all
+    /// is wrong use.
+    pub(crate) fn chosen(&self) -> Result<Vec<&'static Case>> {
+        let others = [LARGE_SYSTEM_CASES, BENCH_CASES].into_iter().flatten();
+        let others = others.filter(|_| self.model.is_some());
+        let all = [CASES, LOCK_CASES, SYSTEM_CASES].into_iter().flatten().chain(others);
+        let named = |case: &&Case| self.model.as_ref().is_none_or(|name| name == case.name);
+        let flagged = |case: &&Case| self.features.is_none_or(|set| set == case.features);
+        let chosen: Vec<_> = all.filter(named).filter(flagged).collect();
+        if chosen.is_empty() {
+            let names: BTreeSet<_> = Self::all().map(|case| format!("{:?}", case.name)).collect();
+            let names = Vec::from_iter(names).join(", ");
+            return Err(format!("no model is selected; there are {names}").into());
+        }
+        Ok(chosen)
+    }
+}
+
+impl Arguments {
+    fn how(&self) -> Result<How> {
+        let engine = match self.engine {
+            By::Stateright => Engine::Stateright,
+            By::Own => Engine::Own,
+        };
+        if self.symmetry && engine == Engine::Stateright {
+            // Its breadth-first search would go on without, and not say so.
+            return Err("stateright's search does not use symmetry; ask for --engine own".into());
+        }
+        let default = How::default();
+        let threads = self.threads.unwrap_or(default.threads);
+        Ok(How { engine, threads, symmetric: self.symmetry })
+    }
 }
 
 /// What the check came to.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Default, Serialize)]
 pub(crate) struct Findings {
     /// Level 1.
     spaces: Vec<Space>,
@@ -51,6 +148,8 @@ pub(crate) struct Findings {
     system_spaces: Vec<Space>,
     properties: Vec<Said>,
     claims: Vec<Caught>,
+    /// Why not all was done.
+    not_finished: Option<String>,
 }
 
 /// One property.
@@ -71,6 +170,9 @@ struct Space {
     depth: usize,
     seconds: f64,
     failures: Vec<String>,
+    /// Why not all was done.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    not_finished: Option<String>,
     /// How often each property had something to judge.
     judged: BTreeMap<&'static str, u64>,
 }
@@ -108,22 +210,27 @@ impl From<&Refuted> for Caught {
 
 impl Findings {
     /// Do it all.
-    pub(crate) fn find() -> Self {
-        let cases = CASES.len() + LOCK_CASES.len() + SYSTEM_CASES.len();
-        let bar = output::bar((cases + CLAIMS.len()) as u64, "checking the model");
-        let check_all = |cases: &'static [Case]| -> Vec<Space> {
-            cases.iter().map(|case| check(case).into()).inspect(|_| bar.inc(1)).collect()
-        };
-        let spaces = check_all(CASES);
-        let (lock_spaces, system_spaces) = (check_all(LOCK_CASES), check_all(SYSTEM_CASES));
-        let claims = Refuted::all().iter().inspect(|_| bar.inc(1)).map(Caught::from).collect();
-        bar.finish_and_clear();
+    pub(crate) fn find(how: How, large: bool, watched: &Watched) -> Self {
+        let large = if large { LARGE_SYSTEM_CASES } else { &[] };
+        let cases = [CASES, LOCK_CASES, SYSTEM_CASES, large];
+        watched.expect(cases.map(<[_]>::len).iter().sum::<usize>() + CLAIMS.len());
+        let [spaces, lock_spaces, system_spaces, large] =
+            cases.map(|cases| spaces(cases, how, watched));
+        let claims = Refuted::all().iter().take_while(|_| !watched.is_over());
+        let claims = claims.map(Caught::from).inspect(|_| watched.bar().inc(1)).collect();
+        watched.bar().finish_and_clear();
         let said = |&Property { id, text, covers, .. }: &Property| Said { id, text, covers };
-        let properties = properties().map(said).collect();
-        Self { spaces, lock_spaces, system_spaces, properties, claims }
+        Self {
+            spaces,
+            lock_spaces,
+            system_spaces: [system_spaces, large].into_iter().flatten().collect(),
+            properties: properties().map(said).collect(),
+            claims,
+            not_finished: not_all_done(watched),
+        }
     }
 
-    /// Whether all holds that must, and all falls that must.
+    /// Whether all holds that must, and all falls that must, as far as it was asked.
     pub(crate) fn is_good(&self) -> bool {
         let spaces = self.spaces.iter().chain(&self.lock_spaces).chain(&self.system_spaces);
         spaces.into_iter().all(|space| space.failures.is_empty())
@@ -141,9 +248,23 @@ impl From<Checked> for Space {
             depth: checked.depth,
             seconds: checked.time.as_secs_f64(),
             failures: checked.failures.iter().map(ToString::to_string).collect(),
+            not_finished: checked.cut.map(|cut| cut.to_string()),
             judged: checked.judged.into_iter().collect(),
         }
     }
+}
+
+fn spaces(
+    cases: impl IntoIterator<Item = &'static Case>,
+    how: How,
+    watched: &Watched,
+) -> Vec<Space> {
+    watched.check_all(cases, how).into_iter().map(Space::from).collect()
+}
+
+/// Why not all was done.
+fn not_all_done(watched: &Watched) -> Option<String> {
+    watched.cut().map(|cut| cut.to_string())
 }
 
 /// How many properties there are to a level.
@@ -172,10 +293,19 @@ impl Findings {
     }
 }
 
+/// What does not count as passed, and why.
+fn not_finished(f: &mut fmt::Formatter<'_>, why: Option<&str>) -> fmt::Result {
+    why.map_or(Ok(()), |why| writeln!(f, "NOT FINISHED: {why}; what is left out has no verdict"))
+}
+
 impl fmt::Display for Space {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (states, steps) = (HumanCount(self.states as u64), HumanCount(self.transitions as u64));
-        let verdict = if self.failures.is_empty() { "hold" } else { "FAIL" };
+        let verdict = match (self.failures.is_empty(), &self.not_finished) {
+            (false, _) => "FAIL",
+            (true, Some(_)) => "not finished",
+            (true, None) => "hold",
+        };
         let (model, features) = (self.model, &self.features);
         writeln!(
             f,
@@ -199,24 +329,67 @@ impl fmt::Display for Findings {
         writeln!(f, "model, level 3, two machines: {properties} properties")?;
         self.system_spaces.iter().try_for_each(|space| space.fmt(f))?;
         self.claims(f, "slips between two VMMs", |fault| matches!(fault, Fault::System(_)))?;
-        self.claims(f, "dropped assumptions", |fault| matches!(fault, Fault::Assumption(_)))
+        self.claims(f, "dropped assumptions", |fault| matches!(fault, Fault::Assumption(_)))?;
+        not_finished(f, self.not_finished.as_deref())
     }
 }
 
-/// More of level 3.
+/// Some models alone.
 #[derive(Debug, Serialize)]
-#[serde(transparent)]
-struct Large(Vec<Space>);
+struct Spaces {
+    spaces: Vec<Space>,
+    /// Why not all was done.
+    not_finished: Option<String>,
+}
 
-impl fmt::Display for Large {
+impl fmt::Display for Spaces {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(f, "model, level 3, more of it")?;
-        self.0.iter().try_for_each(|space| space.fmt(f))
+        self.spaces.iter().try_for_each(|space| space.fmt(f))?;
+        not_finished(f, self.not_finished.as_deref())
     }
 }
 
-pub(crate) fn run(arguments: &Arguments, output: &mut Output) -> Result {
-    let findings = Findings::find();
+/// What is cut short is no pass, and a failure found before that is a failure.
+fn verdict(good: bool, watched: &Watched) -> Verdict {
+    if good && watched.cut().is_some() { Verdict::NotFinished } else { Verdict::from(good) }
+}
+
+pub(crate) fn run(arguments: &Arguments, output: &mut Output) -> Result<Verdict> {
+    let how = arguments.how()?;
+    if let Some(address) = arguments.explore {
+        return explore(&arguments.cases, address);
+    }
+    let watched = Watched::begin(arguments.time_limit);
+    watched.heed_interrupts()?;
+    if arguments.cases.is_all() {
+        check_everything(arguments, how, &watched, output)
+    } else {
+        let cases = arguments.cases.chosen()?;
+        watched.expect(cases.len());
+        let spaces = spaces(cases, how, &watched);
+        watched.bar().finish_and_clear();
+        let good = spaces.iter().all(|space| space.failures.is_empty());
+        output.say("model", &Spaces { spaces, not_finished: not_all_done(&watched) })?;
+        Ok(verdict(good, &watched))
+    }
+}
+
+/// The first of the models that are wanted.
+fn explore(cases: &Cases, address: SocketAddr) -> Result<Verdict> {
+    let chosen = cases.chosen()?;
+    let case = chosen.first().ok_or("no model is selected")?;
+    eprintln!("{}, {}: http://{address}/, until Ctrl-C", case.name, case.features);
+    exhibit(case, address).map_err(|error| format!("--explore {address}: {error}"))?;
+    Ok(Verdict::Good)
+}
+
+fn check_everything(
+    arguments: &Arguments,
+    how: How,
+    watched: &Watched,
+    output: &mut Output,
+) -> Result<Verdict> {
+    let findings = Findings::find(how, arguments.system, watched);
     output.say("model", &findings)?;
     if arguments.properties {
         for property in properties() {
@@ -228,7 +401,9 @@ pub(crate) fn run(arguments: &Arguments, output: &mut Output) -> Result {
             ))?;
         }
     }
-    let matrix = arguments.mutants.then(Matrix::find).transpose()?;
+    // What is left to be found out is not, when it is over.
+    let asked = |asked: bool| asked && watched.cut().is_none();
+    let matrix = asked(arguments.mutants).then(Matrix::find).transpose()?;
     if let Some(matrix) = &matrix {
         output.say("mutants", matrix)?;
     }
@@ -237,17 +412,12 @@ pub(crate) fn run(arguments: &Arguments, output: &mut Output) -> Result {
             output.line(format_args!("\n{fault}: {}", run.as_deref().unwrap_or("not caught")))?;
         }
     }
-    if let Some(path) = &arguments.counterexamples {
+    if let Some(path) = arguments.counterexamples.as_ref().filter(|_| asked(true)) {
         let fail = |error: io::Error| format!("{}: {error}", path.display());
         let mut file = BufWriter::new(fs::File::create(path).map_err(fail)?);
         let traces = Suite::Model.generate_all();
         trace::write(&traces, &mut file).and_then(|()| file.flush()).map_err(fail)?;
     }
-    let mut good = findings.is_good() && matrix.is_none_or(|matrix| matrix.is_good());
-    if arguments.system {
-        let large = Large(LARGE_SYSTEM_CASES.iter().map(|case| check(case).into()).collect());
-        output.say("system", &large)?;
-        good &= large.0.iter().all(|space| space.failures.is_empty());
-    }
-    Ok(good)
+    let good = findings.is_good() && matrix.is_none_or(|matrix| matrix.is_good());
+    Ok(verdict(good, watched))
 }

@@ -77,6 +77,7 @@ use vfio_fsm_core::State;
 use crate::check::Replay;
 use crate::property::{Property, Rule};
 use crate::scene::{Judge, Scene};
+use crate::search::{ByHalves, Codec};
 
 use rules::Stepped;
 use world::{CALLERS, Program, WORKER, World};
@@ -132,7 +133,7 @@ impl Scene for Locks {
         self.rules.iter().map(|rule| &rule.property).collect()
     }
 
-    fn initial(&self, _judge: &mut Judge<'_>) -> World {
+    fn initial(&self, _judge: &mut Judge) -> World {
         World::new(self.start)
     }
 
@@ -144,7 +145,7 @@ impl Scene for Locks {
         }
     }
 
-    fn step(&self, before: &World, action: Action, judge: &mut Judge<'_>) -> World {
+    fn step(&self, before: &World, action: Action, judge: &mut Judge) -> World {
         let after = self.play(before, action);
         if let Action::Go(who) = action {
             let stepped = Stepped::new(self.start, before, who, &after);
@@ -162,10 +163,7 @@ impl Scene for Locks {
         let mut lines = Vec::new();
         for &action in actions {
             let after = self.play(&world, action);
-            lines.push(match action {
-                Action::Cast(index) => scenario::describe(self.start, &self.scenarios[index]),
-                Action::Go(who) => Stepped::new(self.start, &world, who, &after).to_string(),
-            });
+            lines.push(self.say(&world, action));
             world = after;
         }
         let waits = world.waiting().filter(|_| world.is_still());
@@ -177,5 +175,27 @@ impl Scene for Locks {
 
     fn replay(&self, property: &'static str, actions: &[Action]) -> Option<Replay> {
         Some(Replay::Schedule(self.schedule(property, actions)))
+    }
+
+    fn say(&self, before: &World, action: Action) -> String {
+        let after = self.play(before, action);
+        match action {
+            Action::Cast(index) => scenario::describe(self.start, &self.scenarios[index]),
+            Action::Go(who) => Stepped::new(self.start, before, who, &after).to_string(),
+        }
+    }
+
+    fn show(&self, world: &World) -> String {
+        let threads = (0..=WORKER).filter_map(|who| {
+            let step = world.next(who)?;
+            let locks: String = world.held(who).map(|lock| format!(" with {lock}")).collect();
+            Some(format!("{}{locks} is to {step}", world.name(who)))
+        });
+        let device = format!("device in {}", world.fsm.state());
+        std::iter::once(device).chain(threads).collect::<Vec<_>>().join("; ")
+    }
+
+    fn codec(&self) -> impl Codec<World> {
+        ByHalves::new()
     }
 }

@@ -9,6 +9,7 @@ use vfio_fsm_core::{EndOfStream, Errno, Fd, Features, Op, Reply, Route, State};
 use crate::locks::call::Call;
 use crate::locks::design::Design;
 use crate::locks::step::{Lock, Step, Todo};
+use crate::search::Halves;
 
 /// Threads that make calls. One more is the kernel's worker.
 pub(crate) const CALLERS: usize = 3;
@@ -78,7 +79,7 @@ impl Calls {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-struct Thread {
+pub(crate) struct Thread {
     program: Program,
     /// Which of its calls it makes, or will make next.
     nth: u8,
@@ -132,6 +133,24 @@ pub(crate) fn device_in(state: State) -> Device<Memory<1>, 4> {
     let _ok = device.apply(Op::Touch(7), &mut []);
     let _fd = device.apply(Op::set(state), &mut []);
     device
+}
+
+/// Two of the threads, and the others with what they share.
+impl Halves for World {
+    type Left = [Thread; 2];
+    type Right = Self;
+
+    fn halves(&self) -> (Self::Left, Self::Right) {
+        let mut rest = *self;
+        let [first, second, ..] = &mut rest.threads;
+        let threads = [first, second].map(|thread| std::mem::replace(thread, Thread::IDLE));
+        (threads, rest)
+    }
+
+    fn whole([first, second]: Self::Left, mut rest: Self::Right) -> Self {
+        [rest.threads[0], rest.threads[1]] = [first, second];
+        rest
+    }
 }
 
 impl World {

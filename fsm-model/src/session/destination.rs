@@ -524,4 +524,14 @@ impl Play for Destination {
     fn tell(&self, _action: Action, did: &Did, after: &World) -> String {
         format!("{did}   [{}]", after.device.fsm().state())
     }
+
+    fn show(&self, world: &World) -> String {
+        let mut loader = world.loader;
+        let guest = if world.halted { "held back" } else { "running" };
+        format!(
+            "device in {}; guest {guest}; loader: {}",
+            world.device.fsm().state(),
+            loader.step()
+        )
+    }
 }

@@ -11,6 +11,7 @@ use vfio_fsm_core::{Direction, Errno, Fault, Fd, Features, Leaves, Op, Reply, St
 
 use crate::counterexample::{Counterexample, Recorder};
 use crate::property::{Rule, rules};
+use crate::search::{ByHalves, Codec, Halves};
 use crate::session::around::{self, Hands, Member, Said, Session as _, keep_order, may_pass};
 use crate::session::slip::Slip;
 use crate::session::{self, Asked, Did, Judgement, Play, open_choices, record, resetter};
@@ -57,7 +58,7 @@ pub(crate) struct World {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-enum Session {
+pub(crate) enum Session {
     Save(Saver<Fd>),
     Load(Loader<Fd>),
 }
@@ -413,5 +414,34 @@ impl Play for Pair {
             Action::Cancel => "all".to_owned(),
         };
         format!("{which}: {did}   [{}, {}]", states[0], states[1])
+    }
+
+    fn show(&self, world: &World) -> String {
+        let guest = if world.halted { "held back" } else { "running" };
+        let members = world.members.map(|member| {
+            let at = member.at.map(|hook| format!(" at {hook}")).unwrap_or_default();
+            format!("device in {}{at}", member.device.fsm().state())
+        });
+        format!("{}; {}; guest {guest}", members[0], members[1])
+    }
+
+    fn codec(&self) -> impl Codec<World> {
+        ByHalves::new()
+    }
+}
+
+/// A member, and the other with the rest.
+impl Halves for World {
+    type Left = Member<Session, Memory<0>>;
+    type Right = (Self::Left, Group, Role, [bool; 3], [u8; 2]);
+
+    fn halves(&self) -> (Self::Left, Self::Right) {
+        let Self { members: [first, second], blank, group, role, halted, faults, resets } = *self;
+        (first, (second, group, role, [blank[0], blank[1], halted], [faults, resets]))
+    }
+
+    fn whole(first: Self::Left, right: Self::Right) -> Self {
+        let (second, group, role, [one, two, halted], [faults, resets]) = right;
+        Self { members: [first, second], blank: [one, two], group, role, halted, faults, resets }
     }
 }

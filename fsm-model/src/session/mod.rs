@@ -26,6 +26,7 @@ use crate::check::Replay;
 use crate::counterexample::{Counterexample, Recorder};
 use crate::property::{Property, Rule};
 use crate::scene::{Judge, Scene};
+use crate::search::{Codec, Whole};
 use crate::world::Actor;
 
 /// The core's device with one register, and a user with room for two data_fds: one that is dying
@@ -56,6 +57,16 @@ pub(crate) trait Play: Send + Sized + Sync + 'static {
 
     /// A line of a run: what was done, and where the devices are behind it.
     fn tell(&self, action: Self::Action, did: &Did, after: &Self::World) -> String;
+
+    /// A world, to read.
+    fn show(&self, world: &Self::World) -> String {
+        format!("{world:?}")
+    }
+
+    /// How worlds are kept by our own explorer.
+    fn codec(&self) -> impl Codec<Self::World> {
+        Whole::new()
+    }
 }
 
 /// What a device was asked, and which, and by whom.
@@ -72,7 +83,7 @@ impl<P: Play> Scene for P {
         self.rules().iter().map(|rule| &rule.property).collect()
     }
 
-    fn initial(&self, _judge: &mut Judge<'_>) -> P::World {
+    fn initial(&self, _judge: &mut Judge) -> P::World {
         self.start()
     }
 
@@ -80,7 +91,7 @@ impl<P: Play> Scene for P {
         self.offer(world, actions);
     }
 
-    fn step(&self, before: &P::World, action: P::Action, judge: &mut Judge<'_>) -> P::World {
+    fn step(&self, before: &P::World, action: P::Action, judge: &mut Judge) -> P::World {
         let (after, did) = self.play(before, action);
         for (index, rule) in self.rules().iter().enumerate() {
             if let Some(holds) = (rule.check)(before, &did, &after) {
@@ -102,6 +113,19 @@ impl<P: Play> Scene for P {
 
     fn replay(&self, property: &'static str, actions: &[P::Action]) -> Option<Replay> {
         Some(Replay::Trace(self.record(property, actions)))
+    }
+
+    fn say(&self, before: &P::World, action: P::Action) -> String {
+        let (after, did) = self.play(before, action);
+        self.tell(action, &did, &after)
+    }
+
+    fn show(&self, world: &P::World) -> String {
+        Play::show(self, world)
+    }
+
+    fn codec(&self) -> impl Codec<P::World> {
+        Play::codec(self)
     }
 }
 

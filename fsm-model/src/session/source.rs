@@ -10,6 +10,7 @@ use vfio_fsm_core::{Errno, Fault, Fd, Features, Op, Reply, Route, State};
 
 use crate::counterexample::{Counterexample, Recorder};
 use crate::property::{Rule, rules};
+use crate::search::{ByHalves, Codec, Halves};
 use crate::session::around::{Hands, remembered};
 use crate::session::slip::Slip;
 use crate::session::{
@@ -62,7 +63,7 @@ pub(crate) struct World {
 
 /// What the session cannot know.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-struct Ghost {
+pub(crate) struct Ghost {
     /// There has been a reset that was not the session's own last resort.
     reset: bool,
     /// There has been one since the session last saw a sign of one.
@@ -89,7 +90,7 @@ struct Ghost {
 
 /// The destination, as far as it matters here: one that does what the frames say.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-struct Receiver {
+pub(crate) struct Receiver {
     device: Device<Memory<1>, 1>,
     fd: Option<Fd>,
     /// Behind the end: what was loaded, or that it could not be.
@@ -597,6 +598,34 @@ impl Play for Source {
 
     fn tell(&self, _action: Action, did: &Did, after: &World) -> String {
         format!("{did}   [{}]", after.device.fsm().state())
+    }
+
+    fn show(&self, world: &World) -> String {
+        let mut saver = world.saver;
+        let guest = if world.halted { "held back" } else { "running" };
+        format!("device in {}; guest {guest}; saver: {}", world.device.fsm().state(), saver.step())
+    }
+
+    fn codec(&self) -> impl Codec<World> {
+        ByHalves::new()
+    }
+}
+
+/// The session, and what it works on.
+impl Halves for World {
+    type Left = (Saver<Fd>, [u8; CHUNK], Option<(Fd, Fd)>, Option<State>, Ghost);
+    type Right = (SmallDevice, Receiver, [bool; 2], u8);
+
+    fn halves(&self) -> (Self::Left, Self::Right) {
+        let Self { saver, device, receiver, read, paused, halted, faults, swapped, stale, ghost } =
+            *self;
+        ((saver, read, swapped, stale, ghost), (device, receiver, [paused, halted], faults))
+    }
+
+    fn whole(left: Self::Left, right: Self::Right) -> Self {
+        let (saver, read, swapped, stale, ghost) = left;
+        let (device, receiver, [paused, halted], faults) = right;
+        Self { saver, device, receiver, read, paused, halted, faults, swapped, stale, ghost }
     }
 }
 

@@ -57,6 +57,7 @@ use vfio_fsm_core::vmm::Recovery;
 
 use crate::property::{Property, Rule};
 use crate::scene::{Judge, Scene};
+use crate::search::{ByHalves, Codec};
 use crate::session::Trouble;
 use crate::session::slip::Slip;
 
@@ -179,7 +180,7 @@ impl<const N: usize> Scene for System<N> {
         self.rules.iter().map(|rule| &rule.property).collect()
     }
 
-    fn initial(&self, _judge: &mut Judge<'_>) -> World<N> {
+    fn initial(&self, _judge: &mut Judge) -> World<N> {
         self.start
     }
 
@@ -187,7 +188,7 @@ impl<const N: usize> Scene for System<N> {
         self.offer(world, actions);
     }
 
-    fn step(&self, before: &World<N>, action: Action, judge: &mut Judge<'_>) -> World<N> {
+    fn step(&self, before: &World<N>, action: Action, judge: &mut Judge) -> World<N> {
         let mut after = self.play(before, action, None);
         let step = rules::Step { system: self, before, action, after: &after };
         for (index, rule) in self.rules.iter().enumerate() {
@@ -207,5 +208,19 @@ impl<const N: usize> Scene for System<N> {
             self.forget(&mut world);
         }
         lines
+    }
+
+    fn say(&self, before: &World<N>, action: Action) -> String {
+        let mut lines = Vec::new();
+        self.play(before, action, Some(&mut lines));
+        lines.join("; ")
+    }
+
+    fn show(&self, world: &World<N>) -> String {
+        world.to_string()
+    }
+
+    fn codec(&self) -> impl Codec<World<N>> {
+        ByHalves::new()
     }
 }
