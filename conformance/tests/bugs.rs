@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use regex::Regex;
 use vfio_conform::catalogue::{Class, Entry, entries};
 use vfio_fsm_core::device::Bug;
-use vfio_fsm_model::{CLAIMS, Design, Fault, Slip};
+use vfio_fsm_model::{CLAIMS, Design, Fault, Slip, StreamSlip};
 
 fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
@@ -34,8 +34,11 @@ fn the_catalogue_is_well_formed() {
         let reason = entry.not_here.as_ref();
         assert_eq!(entry.faults.is_empty(), reason.is_some_and(|text| text.ends_with('.')));
         if let Some(tested) = &entry.tested {
-            let file = tested.split([' ', ',']).next().expect("a first word");
-            assert!(root().join(file).exists(), "{}: {file}", entry.id);
+            let first = tested.split([' ', ',']).next().expect("a first word");
+            let (file, test) = first.split_once("::").unzip();
+            let text = fs::read_to_string(root().join(file.unwrap_or(first))).unwrap_or_default();
+            let is_there = test.is_none_or(|test| text.contains(&format!("fn {test}()")));
+            assert!(!text.is_empty() && is_there, "{}: there is no {first}", entry.id);
         }
     }
 }
@@ -55,8 +58,9 @@ fn every_fault_named_is_claimed() {
     let bugs = Bug::ALL.iter().copied().map(Fault::Device);
     let slips = Slip::ALL.iter().copied().map(Fault::Vmm);
     let designs = Design::ALL.iter().copied().map(Fault::Locks);
-    let there: BTreeSet<_> =
-        bugs.chain(slips).chain(designs).map(|fault| fault.to_string()).collect();
+    let between = StreamSlip::ALL.iter().copied().map(Fault::System);
+    let all = bugs.chain(slips).chain(designs).chain(between);
+    let there: BTreeSet<_> = all.map(|fault| fault.to_string()).collect();
     let claimed: BTreeSet<_> = CLAIMS.iter().map(|claim| claim.fault.to_string()).collect();
     for entry in catalogue() {
         for fault in &entry.faults {
@@ -76,6 +80,7 @@ fn every_bug_cited_is_in_the_file() {
         ("device", "fsm-core/src/device/bug.rs"),
         ("vmm", "fsm-model/src/session/slip.rs"),
         ("locks", "fsm-model/src/locks/design.rs"),
+        ("system", "fsm-model/src/system/slip.rs"),
     ];
     let mut count = 0;
     for (of, path) in files {

@@ -329,16 +329,6 @@ impl Scene for Devices {
         after
     }
 
-    fn narrate(&self, actions: &[Action]) -> Vec<String> {
-        let mut world = self.initial(&mut Judge::default());
-        let line = |&action: &Action| {
-            let line = self.say(&world, action);
-            world = self.play(world, action);
-            line
-        };
-        actions.iter().map(line).collect()
-    }
-
     fn say(&self, before: &World, action: Action) -> String {
         format!("{action} => {}", self.play(*before, action).device(action.device))
     }

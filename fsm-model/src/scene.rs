@@ -32,7 +32,15 @@ pub(crate) trait Scene: Send + Sized + Sync + 'static {
     fn step(&self, before: &Self::World, action: Self::Action, judge: &mut Judge) -> Self::World;
 
     /// The run that these actions are, step by step, to read.
-    fn narrate(&self, actions: &[Self::Action]) -> Vec<String>;
+    fn narrate(&self, actions: &[Self::Action]) -> Vec<String> {
+        let mut world = self.initial(&mut Judge::default());
+        let line = |&action: &Self::Action| {
+            let line = self.say(&world, action);
+            world = self.step(&world, action, &mut Judge::default());
+            line
+        };
+        actions.iter().map(line).collect()
+    }
 
     /// The same, to be run again.
     fn replay(&self, _property: &'static str, _actions: &[Self::Action]) -> Option<Replay> {
@@ -40,14 +48,10 @@ pub(crate) trait Scene: Send + Sized + Sync + 'static {
     }
 
     /// One step, to read.
-    fn say(&self, _before: &Self::World, action: Self::Action) -> String {
-        format!("{action:?}")
-    }
+    fn say(&self, before: &Self::World, action: Self::Action) -> String;
 
     /// A world, to read.
-    fn show(&self, world: &Self::World) -> String {
-        format!("{world:?}")
-    }
+    fn show(&self, world: &Self::World) -> String;
 
     /// How worlds are kept by our own explorer.
     fn codec(&self) -> impl Codec<Self::World> {

@@ -11,10 +11,9 @@ use crate::property::{Rule, rules};
 use crate::session::around::{Hands, remembered};
 use crate::session::slip::Slip;
 use crate::session::{
-    Asked, Did, Judgement, Play, SmallDevice, Trouble, by_number, record, resetter, ticks,
+    Asked, Did, Judgement, Play, SmallDevice, Trouble, by_number, reached, record, ticks,
     troubles_of_set,
 };
-use crate::world::Actor;
 
 /// The model.
 #[derive(Debug)]
@@ -507,13 +506,9 @@ impl Play for Destination {
     }
 
     fn asked(&self, _before: &World, action: Action, did: &Did) -> Vec<Asked> {
-        match (*did, action) {
-            (Did::Reset { by_guest }, _) => vec![(0, resetter(by_guest), Op::Reset)],
-            (Did::Op(..), Action::Go(Trouble::Errno(_))) => vec![],
-            (Did::Op(Op::CloseFd { .. }, _), _) if self.is(Slip::LeaksFd) => vec![],
-            (Did::Op(op, _), _) => vec![(0, Actor::Vmm, op)],
-            _ => vec![],
-        }
+        let trouble = if let Action::Go(trouble) = action { trouble } else { Trouble::None };
+        let reached = reached(did, trouble, self.slip).into_iter();
+        reached.map(|(actor, op)| (0, actor, op)).collect()
     }
 
     fn record(&self, property: &'static str, actions: &[Action]) -> Counterexample {

@@ -14,8 +14,7 @@ use crate::property::{Rule, rules};
 use crate::search::{ByHalves, Codec, Halves};
 use crate::session::around::{self, Hands, Member, Said, Session as _, keep_order, may_pass};
 use crate::session::slip::Slip;
-use crate::session::{self, Asked, Did, Judgement, Play, open_choices, record, resetter};
-use crate::world::Actor;
+use crate::session::{Asked, Did, Judgement, Play, Trouble, open_choices, reached, record};
 
 /// The model.
 #[derive(Debug)]
@@ -81,13 +80,13 @@ pub(crate) enum Action {
     Frame(usize, Frame),
 }
 
-/// What may go wrong with the one call that a session asks for.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub(crate) enum Trouble {
-    None,
-    /// An arc of a SET fails.
-    Arc(Leaves),
-    Errno,
+const FAILS: [Trouble; 1] = [Trouble::Errno(Errno::EIO)];
+
+/// Where it fails matters to the member, and not to the group.
+const FIRST_ARC_FAILS: [Trouble; 2] = [fails_leaving(Leaves::Source), fails_leaving(Leaves::Error)];
+
+const fn fails_leaving(leaves: Leaves) -> Trouble {
+    Trouble::Set(Fault::ArcFails { hop: 0, errno: Errno::EIO, leaves })
 }
 
 pub(crate) const RULES: &[Rule<Judgement<World>>] = rules! {
@@ -212,7 +211,7 @@ impl Pair {
                 let op = op.map(|piece| piece.of(IMAGE));
                 world.faults -= u8::from(trouble != Trouble::None);
                 let mut hands = Hands { device: &mut member.device, slip: None, held: None };
-                let (op, reply) = hands.carry_out(op, trouble.of_op(), &mut [0]);
+                let (op, reply) = hands.carry_out(op, trouble, &mut [0]);
                 world.blank[index] = match (op, reply) {
                     (Op::Reset, Reply::Ok) => true,
                     // Whatever state a SET has led to is the state that counts.
@@ -267,18 +266,6 @@ fn choose(session: &mut Session, choice: Recovery) -> Did {
     }
 }
 
-impl Trouble {
-    const fn of_op(self) -> session::Trouble {
-        match self {
-            Self::None => session::Trouble::None,
-            Self::Errno => session::Trouble::Errno(Errno::EIO),
-            Self::Arc(leaves) => {
-                session::Trouble::Set(Fault::ArcFails { hop: 0, errno: Errno::EIO, leaves })
-            }
-        }
-    }
-}
-
 impl Play for Pair {
     type World = World;
     type Action = Action;
@@ -315,8 +302,7 @@ impl Play for Pair {
                 Said::Do(op) => {
                     actions.push(Action::Go(index, Trouble::None));
                     let set = matches!(op, Op::SetState { .. });
-                    let fails = [Trouble::Arc(Leaves::Source), Trouble::Arc(Leaves::Error)];
-                    let troubles = if set { &fails[..] } else { &[Trouble::Errno] };
+                    let troubles = if set { &FIRST_ARC_FAILS[..] } else { &FAILS };
                     if world.faults > 0 && !matches!(op, Op::CloseFd { .. }) {
                         actions.extend(troubles.iter().map(|&trouble| Action::Go(index, trouble)));
                     }
@@ -387,14 +373,13 @@ impl Play for Pair {
     }
 
     fn asked(&self, _before: &World, action: Action, did: &Did) -> Vec<Asked> {
-        match (*did, action) {
-            (Did::Reset { by_guest }, Action::GuestReset(index)) => {
-                vec![(index as u8, resetter(by_guest), Op::Reset)]
-            }
-            (Did::Op(..), Action::Go(_, Trouble::Errno)) => vec![],
-            (Did::Op(op, _), Action::Go(index, _)) => vec![(index as u8, Actor::Vmm, op)],
-            _ => vec![],
-        }
+        let (index, trouble) = match action {
+            Action::Go(index, trouble) => (index, trouble),
+            Action::GuestReset(index) => (index, Trouble::None),
+            _ => return vec![],
+        };
+        let reached = reached(did, trouble, None).into_iter();
+        reached.map(|(actor, op)| (index as u8, actor, op)).collect()
     }
 
     fn record(&self, property: &'static str, actions: &[Action]) -> Counterexample {

@@ -27,6 +27,7 @@ use crate::counterexample::{Counterexample, Recorder};
 use crate::property::{Property, Rule};
 use crate::scene::{Judge, Scene};
 use crate::search::{Codec, Whole};
+use crate::session::slip::Slip;
 use crate::world::Actor;
 
 /// The core's device with one register, and a user with room for two data_fds: one that is dying
@@ -59,9 +60,7 @@ pub(crate) trait Play: Send + Sized + Sync + 'static {
     fn tell(&self, action: Self::Action, did: &Did, after: &Self::World) -> String;
 
     /// A world, to read.
-    fn show(&self, world: &Self::World) -> String {
-        format!("{world:?}")
-    }
+    fn show(&self, world: &Self::World) -> String;
 
     /// How worlds are kept by our own explorer.
     fn codec(&self) -> impl Codec<Self::World> {
@@ -99,16 +98,6 @@ impl<P: Play> Scene for P {
             }
         }
         after
-    }
-
-    fn narrate(&self, actions: &[P::Action]) -> Vec<String> {
-        let mut world = self.start();
-        let line = |&action: &P::Action| {
-            let (after, did) = self.play(&world, action);
-            world = after;
-            self.tell(action, &did, &after)
-        };
-        actions.iter().map(line).collect()
     }
 
     fn replay(&self, property: &'static str, actions: &[P::Action]) -> Option<Replay> {
@@ -201,9 +190,21 @@ impl fmt::Display for Did {
     }
 }
 
-/// Who resets.
-pub(crate) const fn resetter(by_guest: bool) -> Actor {
-    if by_guest { Actor::Guest } else { Actor::Host }
+/// What of a step reached the device, and from whom: not a call that failed on the way, nor one that
+/// the VMM with the slip never made.
+pub(crate) fn reached(
+    did: &Did,
+    trouble: Trouble,
+    slip: Option<Slip>,
+) -> Option<(Actor, Op<&'static [u8]>)> {
+    match *did {
+        Did::Reset { by_guest: true } => Some((Actor::Guest, Op::Reset)),
+        Did::Reset { by_guest: false } => Some((Actor::Host, Op::Reset)),
+        Did::Op(..) if matches!(trouble, Trouble::Errno(_)) => None,
+        Did::Op(Op::CloseFd { .. }, _) if slip == Some(Slip::LeaksFd) => None,
+        Did::Op(op, _) => Some((Actor::Vmm, op)),
+        _ => None,
+    }
 }
 
 /// Whether a session that waits like this could be woken by [`Event::Tick`].

@@ -14,7 +14,7 @@ use crate::search::{ByHalves, Codec, Halves};
 use crate::session::around::{Hands, remembered};
 use crate::session::slip::Slip;
 use crate::session::{
-    Asked, Did, Judgement, Play, SmallDevice, Trouble, by_number, open_choices, record, resetter,
+    Asked, Did, Judgement, Play, SmallDevice, Trouble, by_number, open_choices, reached, record,
     ticks, troubles_of_set,
 };
 use crate::world::Actor;
@@ -568,23 +568,17 @@ impl Play for Source {
     }
 
     fn asked(&self, before: &World, action: Action, did: &Did) -> Vec<Asked> {
-        match (*did, action) {
-            (Did::Reset { by_guest }, _) => vec![(0, resetter(by_guest), Op::Reset)],
-            (Did::Touched, _) => vec![(0, Actor::Guest, Op::Touch(TOUCH))],
-            (Did::Op(..), Action::Go(Trouble::Errno(_))) => vec![],
-            (Did::Op(Op::CloseFd { .. }, _), _) if self.is(Slip::LeaksFd) => vec![],
-            (Did::Op(op, reply), _) => {
-                let closes = self.is(Slip::ClosesNewFd) && before.saver.data_fd().is_some();
-                let closed = match (op, reply) {
-                    (Op::SetState { .. }, Reply::Fd(Some(fd))) if closes => {
-                        Some(Op::CloseFd { fd })
-                    }
-                    _ => None,
-                };
-                [op].into_iter().chain(closed).map(|op| (0, Actor::Vmm, op)).collect()
+        let trouble = if let Action::Go(trouble) = action { trouble } else { Trouble::None };
+        let closes = self.is(Slip::ClosesNewFd) && before.saver.data_fd().is_some();
+        let then = match *did {
+            Did::Touched => Some((Actor::Guest, Op::Touch(TOUCH))),
+            Did::Op(Op::SetState { .. }, Reply::Fd(Some(fd))) if closes => {
+                Some((Actor::Vmm, Op::CloseFd { fd }))
             }
-            _ => vec![],
-        }
+            _ => None,
+        };
+        let asked = reached(did, trouble, self.slip).into_iter().chain(then);
+        asked.map(|(actor, op)| (0, actor, op)).collect()
     }
 
     fn record(&self, property: &'static str, actions: &[Action]) -> Counterexample {
