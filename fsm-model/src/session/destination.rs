@@ -1,16 +1,18 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! The destination: a `Loader`, its device, a host that resets it, and a stream of any frames.
 
-use vfio_fsm_core::device::{Device, Memory};
+use vfio_fsm_core::device::{Device, Memory, Planted};
 use vfio_fsm_core::vmm::frame::{FIRST_EPOCH, Frame};
 use vfio_fsm_core::vmm::{Event, Evidence, Guest, Hook, LoadPlan, Loader, Step, Verdict, Wait};
 use vfio_fsm_core::{Errno, Fault, Fd, Features, Op, Reply, Route, State};
 
+use crate::counterexample::{Counterexample, Recorder};
 use crate::property::{Rule, rules};
 use crate::session::around::{Hands, remembered};
 use crate::session::slip::Slip;
 use crate::session::{
-    Did, Judgement, Play, SmallDevice, Trouble, by_number, ticks, troubles_of_set,
+    Asked, Did, Judgement, Play, SmallDevice, Trouble, by_number, reached, record, ticks,
+    troubles_of_set,
 };
 
 /// The model.
@@ -503,7 +505,28 @@ impl Play for Destination {
         (world, did)
     }
 
+    fn asked(&self, _before: &World, action: Action, did: &Did) -> Vec<Asked> {
+        let trouble = if let Action::Go(trouble) = action { trouble } else { Trouble::None };
+        let reached = reached(did, trouble, self.slip).into_iter();
+        reached.map(|(actor, op)| (0, actor, op)).collect()
+    }
+
+    fn record(&self, property: &'static str, actions: &[Action]) -> Counterexample {
+        let recorder = Recorder::<1>::new(self.features, Planted::NONE);
+        record(self, recorder, actions).finish(property)
+    }
+
     fn tell(&self, _action: Action, did: &Did, after: &World) -> String {
         format!("{did}   [{}]", after.device.fsm().state())
+    }
+
+    fn show(&self, world: &World) -> String {
+        let mut loader = world.loader;
+        let guest = if world.halted { "held back" } else { "running" };
+        format!(
+            "device in {}; guest {guest}; loader: {}",
+            world.device.fsm().state(),
+            loader.step()
+        )
     }
 }

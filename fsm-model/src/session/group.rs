@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! A group: two `Saver`s or two `Loader`s in a `Group`, their devices, and a guest that resets them.
 
-use vfio_fsm_core::device::{Device, Memory};
+use vfio_fsm_core::device::{Device, Memory, Planted};
 use vfio_fsm_core::vmm::frame::{FIRST_EPOCH, Frame};
 use vfio_fsm_core::vmm::{
     Event, Gate, Group, Hook, LoadPlan, Loader, OutOfTurn, Plan, Recovery, ResetRefused, Saver,
@@ -9,10 +9,12 @@ use vfio_fsm_core::vmm::{
 };
 use vfio_fsm_core::{Direction, Errno, Fault, Fd, Features, Leaves, Op, Reply, State};
 
+use crate::counterexample::{Counterexample, Recorder};
 use crate::property::{Rule, rules};
+use crate::search::{ByHalves, Codec, Halves};
 use crate::session::around::{self, Hands, Member, Said, Session as _, keep_order, may_pass};
 use crate::session::slip::Slip;
-use crate::session::{self, Did, Judgement, Play, open_choices};
+use crate::session::{Asked, Did, Judgement, Play, Trouble, open_choices, reached, record};
 
 /// The model.
 #[derive(Debug)]
@@ -55,7 +57,7 @@ pub(crate) struct World {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-enum Session {
+pub(crate) enum Session {
     Save(Saver<Fd>),
     Load(Loader<Fd>),
 }
@@ -78,13 +80,13 @@ pub(crate) enum Action {
     Frame(usize, Frame),
 }
 
-/// What may go wrong with the one call that a session asks for.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub(crate) enum Trouble {
-    None,
-    /// An arc of a SET fails.
-    Arc(Leaves),
-    Errno,
+const FAILS: [Trouble; 1] = [Trouble::Errno(Errno::EIO)];
+
+/// Where it fails matters to the member, and not to the group.
+const FIRST_ARC_FAILS: [Trouble; 2] = [fails_leaving(Leaves::Source), fails_leaving(Leaves::Error)];
+
+const fn fails_leaving(leaves: Leaves) -> Trouble {
+    Trouble::Set(Fault::ArcFails { hop: 0, errno: Errno::EIO, leaves })
 }
 
 pub(crate) const RULES: &[Rule<Judgement<World>>] = rules! {
@@ -209,7 +211,7 @@ impl Pair {
                 let op = op.map(|piece| piece.of(IMAGE));
                 world.faults -= u8::from(trouble != Trouble::None);
                 let mut hands = Hands { device: &mut member.device, slip: None, held: None };
-                let (op, reply) = hands.carry_out(op, trouble.of_op(), &mut [0]);
+                let (op, reply) = hands.carry_out(op, trouble, &mut [0]);
                 world.blank[index] = match (op, reply) {
                     (Op::Reset, Reply::Ok) => true,
                     // Whatever state a SET has led to is the state that counts.
@@ -264,18 +266,6 @@ fn choose(session: &mut Session, choice: Recovery) -> Did {
     }
 }
 
-impl Trouble {
-    const fn of_op(self) -> session::Trouble {
-        match self {
-            Self::None => session::Trouble::None,
-            Self::Errno => session::Trouble::Errno(Errno::EIO),
-            Self::Arc(leaves) => {
-                session::Trouble::Set(Fault::ArcFails { hop: 0, errno: Errno::EIO, leaves })
-            }
-        }
-    }
-}
-
 impl Play for Pair {
     type World = World;
     type Action = Action;
@@ -312,8 +302,7 @@ impl Play for Pair {
                 Said::Do(op) => {
                     actions.push(Action::Go(index, Trouble::None));
                     let set = matches!(op, Op::SetState { .. });
-                    let fails = [Trouble::Arc(Leaves::Source), Trouble::Arc(Leaves::Error)];
-                    let troubles = if set { &fails[..] } else { &[Trouble::Errno] };
+                    let troubles = if set { &FIRST_ARC_FAILS[..] } else { &FAILS };
                     if world.faults > 0 && !matches!(op, Op::CloseFd { .. }) {
                         actions.extend(troubles.iter().map(|&trouble| Action::Go(index, trouble)));
                     }
@@ -383,6 +372,21 @@ impl Play for Pair {
         (world, did)
     }
 
+    fn asked(&self, _before: &World, action: Action, did: &Did) -> Vec<Asked> {
+        let (index, trouble) = match action {
+            Action::Go(index, trouble) => (index, trouble),
+            Action::GuestReset(index) => (index, Trouble::None),
+            _ => return vec![],
+        };
+        let reached = reached(did, trouble, None).into_iter();
+        reached.map(|(actor, op)| (index as u8, actor, op)).collect()
+    }
+
+    fn record(&self, property: &'static str, actions: &[Action]) -> Counterexample {
+        let recorder = Recorder::<0>::new(self.features, Planted::NONE);
+        record(self, recorder, actions).finish(property)
+    }
+
     fn tell(&self, action: Action, did: &Did, after: &World) -> String {
         let states = after.members.map(|member| member.device.fsm().state());
         let which = match action {
@@ -395,5 +399,34 @@ impl Play for Pair {
             Action::Cancel => "all".to_owned(),
         };
         format!("{which}: {did}   [{}, {}]", states[0], states[1])
+    }
+
+    fn show(&self, world: &World) -> String {
+        let guest = if world.halted { "held back" } else { "running" };
+        let members = world.members.map(|member| {
+            let at = member.at.map(|hook| format!(" at {hook}")).unwrap_or_default();
+            format!("device in {}{at}", member.device.fsm().state())
+        });
+        format!("{}; {}; guest {guest}", members[0], members[1])
+    }
+
+    fn codec(&self) -> impl Codec<World> {
+        ByHalves::new()
+    }
+}
+
+/// A member, and the other with the rest.
+impl Halves for World {
+    type Left = Member<Session, Memory<0>>;
+    type Right = (Self::Left, Group, Role, [bool; 3], [u8; 2]);
+
+    fn halves(&self) -> (Self::Left, Self::Right) {
+        let Self { members: [first, second], blank, group, role, halted, faults, resets } = *self;
+        (first, (second, group, role, [blank[0], blank[1], halted], [faults, resets]))
+    }
+
+    fn whole(first: Self::Left, right: Self::Right) -> Self {
+        let (second, group, role, [one, two, halted], [faults, resets]) = right;
+        Self { members: [first, second], blank: [one, two], group, role, halted, faults, resets }
     }
 }
