@@ -17,6 +17,7 @@ pub mod pf;
 pub mod queue;
 pub mod stream;
 mod sync;
+pub mod tracker;
 #[cfg(feature = "verify")]
 pub mod verify;
 pub mod vhca;

@@ -54,12 +54,12 @@ fn must(has: bool, capability: &'static str) -> Result<(), VhcaError> {
 }
 
 /// Of the function that is asked, or of another.
-fn query(
+pub(crate) fn query(
     commands: &impl Commands,
     function: Option<u16>,
     kind: CapType,
     mode: CapMode,
-) -> Result<QueryHcaCapOut<Vec<u8>>, VhcaError> {
+) -> Result<QueryHcaCapOut<Vec<u8>>, CommandError> {
     let mut input = QueryHcaCapIn::command();
     input.ask(kind, mode);
     if let Some(function) = function {
@@ -67,5 +67,5 @@ fn query(
     }
     let mut output = vec![0; QueryHcaCapOut::BYTES];
     commands.execute(input.as_bytes(), &mut output)?;
-    Ok(QueryHcaCapOut::new(output).map_err(CommandError::from)?)
+    Ok(QueryHcaCapOut::new(output)?)
 }

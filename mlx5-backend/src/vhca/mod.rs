@@ -29,9 +29,9 @@
 //! something else, that test says what and why.
 
 mod buffer;
-mod capability;
+pub(crate) mod capability;
 mod error;
-mod hca;
+pub(crate) mod hca;
 mod record;
 mod resuming;
 mod save;
