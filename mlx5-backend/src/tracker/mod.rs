@@ -240,7 +240,10 @@ impl<C: Commands> PageTracker<C> {
             for piece in logged.iter().filter_map(|logged| logged.intersection(range)) {
                 tracking.report(piece, self.options.message_timeout, |run| {
                     // A page that reaches out of what was asked for is told where it is wanted.
-                    self.ranges.iter().filter_map(|range| range.intersection(run)).for_each(&mut dirty);
+                    self.ranges
+                        .iter()
+                        .filter_map(|range| range.intersection(run))
+                        .for_each(&mut dirty);
                 })?;
             }
         }

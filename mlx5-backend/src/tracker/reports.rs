@@ -154,8 +154,7 @@ impl Reports {
         self.messages.read(message.buffer << self.layout.shape.log_message, &mut bytes)?;
         let entries = bytes.chunks_exact(PageTrackReportEntry::BYTES);
         let entries = entries.filter_map(|entry| PageTrackReportEntry::new(entry).ok());
-        let halves =
-            entries.map(|entry| (entry.dirty_address_high(), entry.dirty_address_low()));
+        let halves = entries.map(|entry| (entry.dirty_address_high(), entry.dirty_address_low()));
         Ok(halves.map(|(high, low)| u64::from(high) << 32 | u64::from(low)).collect())
     }
 
