@@ -19,4 +19,7 @@ pub mod stream;
 mod sync;
 #[cfg(feature = "verify")]
 pub mod verify;
+<<<<<<< HEAD
 pub mod vhca;
+=======
+>>>>>>> mlx5-firmware

@@ -33,6 +33,10 @@ impl Headers {
         fs::create_dir_all(&include).expect("a directory");
         fs::write(include.join("mlx5_ifc.h"), ifc).expect("a header");
         fs::write(include.join("device.h"), DEVICE_H).expect("a header");
+        fs::write(include.join("driver.h"), "").expect("a header");
+        // One that is in another header than the rest.
+        let qp = "\nenum mlx5_qp_st {\n\tMLX5_QP_ST_RC = 0x0,\n};\n";
+        fs::write(include.join("qp.h"), qp).expect("a header");
         Self(root)
     }
 
@@ -53,10 +57,19 @@ type Declared = (u32, String, u32);
 /// Writes the header that has these rows.
 fn header(rows: &[Row]) -> String {
     let mut structures: BTreeMap<&str, Vec<&Row>> = BTreeMap::new();
-    for row in rows {
+    for row in rows.iter().filter(|row| !matches!(row, Row::Num { .. })) {
         structures.entry(row.structure()).or_default().push(row);
     }
     let mut text = "\nunion mlx5_ifc_event_auto_bits {\n\tu8 reserved_at_0[0xe0];\n};\n".to_owned();
+    text += "enum {\n";
+    for row in rows {
+        if let Row::Num { s, f, n } = row
+            && (s.as_str(), f.as_str()) != ("MLX5_QP_ST_", "RC")
+        {
+            text += &format!("\t{s}{f} = {n},\n");
+        }
+    }
+    text += "};\n";
     let mut done = BTreeSet::from(["event_auto"]);
     while done.len() <= structures.len() {
         for (name, rows) in &structures {
@@ -122,7 +135,7 @@ fn declared(row: &Row, end: u32, all: &BTreeMap<&str, Vec<&Row>>) -> Option<Decl
             (*off, format!("\t{kind} mlx5_ifc_{t}_bits {f};\n"), off + bits)
         }
         Row::Var { f, off, .. } => (*off, format!("\tu8         {f}[][0x40];\n"), *off),
-        Row::Size { .. } | Row::Ones { .. } | Row::Vec { .. } => return None,
+        Row::Num { .. } | Row::Size { .. } | Row::Ones { .. } | Row::Vec { .. } => return None,
     })
 }
 

@@ -50,7 +50,7 @@ impl EventQueue {
             // The owner changes with each round, the first of which is zero.
             let owner = (self.producer >> self.log_size & 1) as u8;
             let index = self.producer & ((1 << self.log_size) - 1);
-            let at = self.pages.at(u64::from(index) * Eqe::BYTES as u64);
+            let at = self.pages.at(u64::from(index) * Eqe::BYTES as u64, Eqe::BYTES as u64);
             self.producer = self.producer.wrapping_add(1);
             let Some((iova, _)) = at else { continue };
             eqe[Eqe::BYTES - 1] = owner;

@@ -5,7 +5,7 @@ use super::macros::codes;
 
 codes! {
     /// A command: the first two bytes of its input.
-    pub enum Opcode: u16 {
+    pub enum Opcode: u16, "MLX5_CMD_OP_" {
         QueryHcaCap = 0x100, "QUERY_HCA_CAP";
         QueryAdapter = 0x101, "QUERY_ADAPTER";
         InitHca = 0x102, "INIT_HCA";
@@ -47,7 +47,7 @@ codes! {
 
     /// Which half of a VHCA `SUSPEND_VHCA` stops. `RESUME_VHCA` numbers them the other way round:
     /// [`ResumeOpMod`].
-    pub enum SuspendOpMod: u16 {
+    pub enum SuspendOpMod: u16, "MLX5_SUSPEND_VHCA_IN_OP_MOD_" {
         /// What it starts by itself: towards RUNNING_P2P.
         Initiator = 0, "SUSPEND_INITIATOR";
         /// What it does for others: from RUNNING_P2P to STOP.
@@ -56,7 +56,7 @@ codes! {
 
     /// Which half of a VHCA `RESUME_VHCA` starts. `SUSPEND_VHCA` numbers them the other way round:
     /// [`SuspendOpMod`].
-    pub enum ResumeOpMod: u16 {
+    pub enum ResumeOpMod: u16, "MLX5_RESUME_VHCA_IN_OP_MOD_" {
         /// What it does for others: from STOP to RUNNING_P2P.
         Responder = 0, "RESUME_RESPONDER";
         /// What it starts by itself: from RUNNING_P2P to RUNNING.
@@ -65,7 +65,7 @@ codes! {
 
     /// What a VHCA's migration is at, as `QUERY_VHCA_MIGRATION_STATE` says where the capability
     /// `migration_state` is there.
-    pub enum MigrationState: u8 {
+    pub enum MigrationState: u8, "" {
         /// Nothing is known yet.
         Uninitialized = 0, "UNINITIALIZED";
         /// Not tracked.
@@ -82,7 +82,7 @@ codes! {
     /// parts of the same number.
     ///
     /// [`Mkc`]: super::Mkc
-    pub enum MkeyAccessMode: u8 {
+    pub enum MkeyAccessMode: u8, "MLX5_MKC_ACCESS_MODE_" {
         /// Physical addresses.
         Pa = 0, "PA";
         /// A list of page addresses.
@@ -94,7 +94,7 @@ codes! {
     }
 
     /// What became of a command: the first byte of its output.
-    pub enum CommandStatus: u8 {
+    pub enum CommandStatus: u8, "MLX5_CMD_STAT_" {
         Ok = 0x00, "OK";
         /// An internal error of the firmware.
         InternalErr = 0x01, "INT_ERR";
@@ -131,7 +131,7 @@ codes! {
     }
 
     /// Whether a command reached the firmware at all: in the last byte of the queue entry.
-    pub enum DeliveryStatus: u8 {
+    pub enum DeliveryStatus: u8, "" {
         Ok = 0x00, "OK";
         /// A signature is wrong.
         Signature = 0x01, "SIGNAT_ERR";
@@ -156,7 +156,7 @@ codes! {
     }
 
     /// Which kind of capabilities.
-    pub enum CapType: u16 {
+    pub enum CapType: u16, "MLX5_CAP_" {
         /// [`CmdHcaCap`](super::CmdHcaCap).
         General = 0x00, "GENERAL";
         /// On-demand paging.
@@ -174,7 +174,7 @@ codes! {
     }
 
     /// Which capabilities of a kind.
-    pub enum CapMode: u16 {
+    pub enum CapMode: u16, "HCA_CAP_OPMOD_GET_" {
         /// All there could be.
         Max = 0, "MAX";
         /// Those in use.
@@ -182,7 +182,7 @@ codes! {
     }
 
     /// What pages are wanted for.
-    pub enum QueryPagesOpMod: u16 {
+    pub enum QueryPagesOpMod: u16, "MLX5_QUERY_PAGES_IN_OP_MOD_" {
         /// To begin.
         Boot = 1, "BOOT_PAGES";
         /// To bring the function up.
@@ -192,7 +192,7 @@ codes! {
     }
 
     /// What is done with pages.
-    pub enum ManagePagesOpMod: u16 {
+    pub enum ManagePagesOpMod: u16, "MLX5_MANAGE_PAGES_IN_OP_MOD_" {
         /// There are none to give.
         AllocationFail = 0, "ALLOCATION_FAIL";
         /// The firmware gets them.
@@ -202,13 +202,13 @@ codes! {
     }
 
     /// What is done with a register.
-    pub enum AccessRegOpMod: u16 {
+    pub enum AccessRegOpMod: u16, "MLX5_ACCESS_REGISTER_IN_OP_MOD_" {
         Write = 0, "WRITE";
         Read = 1, "READ";
     }
 
     /// A register of the firmware.
-    pub enum RegisterId: u16 {
+    pub enum RegisterId: u16, "MLX5_REG_" {
         /// [`HostEndianness`](super::HostEndianness).
         HostEndianness = 0x7004, "HOST_ENDIANNESS";
         /// [`DtorReg`](super::DtorReg).
@@ -216,7 +216,7 @@ codes! {
     }
 
     /// How a function is shut down.
-    pub enum TeardownProfile: u16 {
+    pub enum TeardownProfile: u16, "MLX5_TEARDOWN_HCA_IN_PROFILE_" {
         /// When everything is done.
         GracefulClose = 0, "GRACEFUL_CLOSE";
         /// At once.
@@ -226,7 +226,7 @@ codes! {
     }
 
     /// What has happened, in an [`Eqe`](super::Eqe).
-    pub enum EventType: u8 {
+    pub enum EventType: u8, "MLX5_EVENT_TYPE_" {
         /// Something is in a completion queue.
         Comp = 0x00, "COMP";
         CqError = 0x04, "CQ_ERROR";
@@ -246,13 +246,13 @@ codes! {
     }
 
     /// A type of general object.
-    pub enum ObjectType: u16 {
+    pub enum ObjectType: u16, "MLX5_OBJ_TYPE_" {
         /// [`PageTrack`](super::PageTrack).
         PageTrack = 0x46, "PAGE_TRACK";
     }
 
     /// What a page tracker does.
-    pub enum PageTrackState: u8 {
+    pub enum PageTrackState: u8, "MLX5_PAGE_TRACK_STATE_" {
         /// It notes what is written.
         Tracking = 0, "TRACKING";
         /// It reports what was written.
@@ -262,7 +262,7 @@ codes! {
     }
 
     /// What kind of service a queue pair gives.
-    pub enum QpServiceType: u8 {
+    pub enum QpServiceType: u8, "MLX5_QP_ST_" {
         /// Reliable, between two queue pairs.
         Rc = 0x00, "RC";
         /// Unreliable, between two queue pairs.

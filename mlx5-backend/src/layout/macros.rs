@@ -246,8 +246,7 @@ macro_rules! setter {
     };
     ($end:literal, $field:ident, field ($at:literal, $bits:literal, $t:ty)) => { pastey::paste! {
         #[doc = concat!(
-            "Sets [`", stringify!($field), "`](Self::", stringify!($field),
-            "); bits above the lowest ", $bits, " are left out."
+            "Sets `", stringify!($field), "`; bits above the lowest ", $bits, " are left out."
         )]
         #[inline]
         pub fn [<set_ $field>](&mut self, value: $t) -> &mut Self {
@@ -289,14 +288,22 @@ macro_rules! setter {
     } };
 }
 
-/// Declares numbers that have names: an enum that keeps what it does not know as `Other`.
+/// Declares numbers that have names: an enum that keeps what it does not know as `Other`. After
+/// the type stands what the names begin with in the kernel's headers; nothing, where they are in none.
 macro_rules! codes {
     ($(
         $(#[$meta:meta])*
-        pub enum $Code:ident: $repr:ident {
+        pub enum $Code:ident: $repr:ident, $prefix:literal {
             $( $(#[$variant_meta:meta])* $variant:ident = $number:literal, $name:literal; )*
         }
-    )*) => { $(
+    )*) => {
+        /// What the names of each begin with in the kernel's headers, the rest of them, and the
+        /// numbers.
+        #[cfg(feature = "verify")]
+        pub(crate) const NUMBERS: &[(&str, &[(&str, u64)])] =
+            &[$( ($prefix, &[$( ($name, $number) ),*]), )*];
+
+        $(
         $(#[$meta])*
         #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
         pub enum $Code {
@@ -362,7 +369,8 @@ macro_rules! codes {
                 u64::from(<$repr>::from(self))
             }
         }
-    )* };
+        )*
+    };
 }
 
 pub(crate) use {codes, entry, getter, setter, structure};

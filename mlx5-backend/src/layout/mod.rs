@@ -25,7 +25,7 @@
 
 pub(crate) mod bits;
 mod capability;
-mod codes;
+pub(crate) mod codes;
 mod command;
 mod event;
 mod function;
@@ -238,4 +238,52 @@ fn debug(f: &mut fmt::Formatter<'_>, name: &str, fields: &[Field], bytes: &[u8])
         }
     }
     shown.finish_non_exhaustive()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Field, FieldKind, check};
+
+    fn field(bit_offset: u32, bits: u32, kind: FieldKind) -> Field {
+        Field::new("field", bit_offset, bits, kind)
+    }
+
+    fn value(bit_offset: u32, bits: u32) -> Field {
+        field(bit_offset, bits, FieldKind::Value { get: |_| 0, set: |_, _| {} })
+    }
+
+    /// M3: What a structure may be; the same function is run for each when it is compiled.
+    #[test]
+    fn a_structure_within_the_rules_passes() {
+        let array = field(192, 8, FieldKind::Array { elements: 4 });
+        let inside = field(224, 32, FieldKind::View { name: "inside" });
+        let tail = field(256, 64, FieldKind::Tail);
+        check(32, &[value(0, 1), value(1, 31), value(32, 64), value(160, 32), array, inside, tail]);
+        check(0, &[]);
+    }
+
+    /// M3: Fields that overlap, are out of order, outside, or across dwords make no structure.
+    #[test]
+    fn a_structure_against_the_rules_does_not_pass() {
+        let array = |at, bits| field(at, bits, FieldKind::Array { elements: 2 });
+        let inside = field(16, 32, FieldKind::View { name: "inside" });
+        let wrong: [&[Field]; 11] = [
+            &[value(0, 8), value(7, 8)],
+            &[value(8, 8), value(0, 8)],
+            &[value(0, 64), value(32, 8)],
+            &[array(0, 8), value(8, 8)],
+            &[value(31, 2)],
+            &[value(16, 64)],
+            &[value(0, 33)],
+            &[value(0, 0)],
+            &[value(96, 32)],
+            &[array(4, 8)],
+            &[inside],
+        ];
+        for fields in wrong {
+            let refused = std::panic::catch_unwind(|| check(12, fields));
+            assert!(refused.is_err(), "{fields:?}");
+        }
+        assert!(std::panic::catch_unwind(|| check(12, &[array(64, 32)])).is_err());
+    }
 }

@@ -9,7 +9,7 @@ use std::fmt::Write as _;
 
 use serde::{Deserialize, Serialize};
 
-use crate::layout::{Field, FieldKind, Structure};
+use crate::layout::{Field, FieldKind, Structure, codes};
 
 /// One fact about a structure.
 #[derive(Clone, Debug, Deserialize, Eq, Ord, PartialEq, PartialOrd, Serialize)]
@@ -65,6 +65,15 @@ pub enum Row {
         f: String,
         /// Bits from the beginning.
         off: u32,
+    },
+    /// A number that has a name.
+    Num {
+        /// What its name begins with.
+        s: String,
+        /// The rest of its name.
+        f: String,
+        /// The number.
+        n: u64,
     },
     /// The bytes with one field all ones.
     Ones {
@@ -126,7 +135,7 @@ impl std::fmt::Display for Row {
 }
 
 impl Row {
-    /// The structure it is about.
+    /// The structure it is about; of a number, what its name begins with.
     pub fn structure(&self) -> &str {
         match self {
             Self::Size { s, .. }
@@ -134,12 +143,13 @@ impl Row {
             | Self::Arr { s, .. }
             | Self::Sub { s, .. }
             | Self::Var { s, .. }
+            | Self::Num { s, .. }
             | Self::Ones { s, .. }
             | Self::Vec { s, .. } => s,
         }
     }
 
-    /// The field it is about, if it is about one.
+    /// The field it is about, if it is about one; of a number, the rest of its name.
     pub fn field(&self) -> Option<&str> {
         match self {
             Self::Size { .. } | Self::Vec { .. } => None,
@@ -147,12 +157,16 @@ impl Row {
             | Self::Arr { f, .. }
             | Self::Sub { f, .. }
             | Self::Var { f, .. }
+            | Self::Num { f, .. }
             | Self::Ones { f, .. } => Some(f),
         }
     }
 
     /// Holds the layout to it.
     pub fn check(&self) -> Outcome {
+        if let Self::Num { s, f, n } = self {
+            return numbered(s, f, *n);
+        }
         let Some(structure) = Structure::named(self.structure()) else {
             return Outcome::NotDefined;
         };
@@ -165,6 +179,8 @@ impl Row {
     fn differs(&self, structure: &Structure) -> Result<(), String> {
         match self {
             Self::Size { bytes, .. } => same("bytes", &structure.bytes, bytes),
+            // It is about no structure.
+            Self::Num { .. } => Ok(()),
             Self::Fld { f, off, w, .. } if reserved(f) => unused(structure, f, *off, *w),
             Self::Fld { f, off, w, .. } => {
                 let field = find(structure, f)?;
@@ -211,6 +227,18 @@ impl Row {
                 encodes(structure, &values?, hex)
             }
         }
+    }
+}
+
+/// Holds the layout's number of this name to the golden one.
+fn numbered(prefix: &str, name: &str, golden: u64) -> Outcome {
+    let Some((_, numbers)) = codes::NUMBERS.iter().find(|(p, _)| *p == prefix) else {
+        return Outcome::NotDefined;
+    };
+    match numbers.iter().find(|(n, _)| *n == name) {
+        None => Outcome::NotDefined,
+        Some((_, ours)) if *ours == golden => Outcome::Agrees,
+        Some((_, ours)) => Outcome::Differs(format!("{prefix}{name} is {ours}, golden {golden}")),
     }
 }
 

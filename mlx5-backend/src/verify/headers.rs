@@ -14,7 +14,7 @@ use std::process::Command;
 use std::{fs, io};
 
 use super::golden::{self, ParseError, Row};
-use crate::layout::Structure;
+use crate::layout::{Structure, codes};
 
 /// Why rows could not be made. None of it says anything about the layout.
 #[derive(Debug, thiserror::Error)]
@@ -33,8 +33,8 @@ pub enum VerifyError {
         /// Why.
         source: io::Error,
     },
-    /// The header does not say what a structure is.
-    #[error("mlx5_ifc.h has no {0} that can be read: use the headers of Linux 6.12 or later")]
+    /// The headers do not say what a structure or a number is.
+    #[error("the headers have no {0} that can be read: use the headers of Linux 6.12 or later")]
     NoStructure(String),
     /// A program cannot be started.
     #[error("cannot run {program}: {source}; name a C compiler that is installed")]
@@ -90,7 +90,10 @@ pub const NOT_IN_HEADER: &[(&str, &str)] = &[
 pub fn rebuild(headers: &Path, cc: &str, out: &Path) -> Result<Vec<Row>, VerifyError> {
     let include = find(headers)?;
     let header = read(&include.join("mlx5_ifc.h"))?;
-    let program = program(&header, &macros(&read(&include.join("device.h"))?), &committed()?)?;
+    let device = read(&include.join("device.h"))?;
+    let others = [read(&include.join("driver.h"))?, read(&include.join("qp.h"))?];
+    let numbers = numbers(&header, &[&device, &others[0], &others[1]])?;
+    let program = program(&header, &format!("{}{numbers}", macros(&device)), &committed()?)?;
     fs::create_dir_all(out).map_err(|source| VerifyError::File { path: out.into(), source })?;
     let (source, binary) = (out.join("rows.c"), out.join("rows"));
     fs::write(&source, program)
@@ -180,6 +183,43 @@ fn macros(device: &str) -> String {
         }
     }
     found
+}
+
+/// The names in the headers of the layout's numbers, in two parts.
+pub fn named_numbers() -> impl Iterator<Item = (&'static str, &'static str)> {
+    let all = codes::NUMBERS.iter().filter(|(prefix, _)| !prefix.is_empty());
+    all.flat_map(|(prefix, numbers)| numbers.iter().map(move |(name, _)| (*prefix, *name)))
+}
+
+/// Those enums of the other headers that have a number which `mlx5_ifc.h` does not have.
+fn numbers(ifc: &str, others: &[&str]) -> Result<String, VerifyError> {
+    let mut enums = BTreeSet::new();
+    for (prefix, name) in named_numbers() {
+        let enumerator = format!("{prefix}{name}");
+        if declares(ifc, &enumerator).is_none() {
+            let found =
+                others.iter().find_map(|text| enclosing(text, declares(text, &enumerator)?));
+            enums.insert(found.ok_or(VerifyError::NoStructure(enumerator))?);
+        }
+    }
+    Ok(enums.into_iter().collect())
+}
+
+/// Where a header declares an enumerator, which begins a line.
+fn declares(header: &str, enumerator: &str) -> Option<usize> {
+    let line = format!("\n\t{enumerator}");
+    let ends = |at: &usize| {
+        let behind = header.get(at + line.len()..).and_then(|rest| rest.chars().next());
+        behind.is_some_and(|c| !c.is_ascii_alphanumeric() && c != '_')
+    };
+    header.match_indices(&line).map(|(at, _)| at).find(ends)
+}
+
+/// The enum around a place.
+fn enclosing(header: &str, at: usize) -> Option<&str> {
+    let begin = header.get(..at)?.rfind("\nenum")?;
+    let end = at + header.get(at..)?.find("\n};")? + "\n};\n".len();
+    header.get(begin..end)
 }
 
 /// A member of a structure, as the header declares it.
@@ -280,7 +320,8 @@ static void hex(size_t n)
 
 /// The program that prints the rows.
 fn program(header: &str, macros: &str, committed: &[Row]) -> Result<String, VerifyError> {
-    let mut names: BTreeSet<&str> = committed.iter().map(Row::structure).collect();
+    let of_structures = committed.iter().filter(|row| !matches!(row, Row::Num { .. }));
+    let mut names: BTreeSet<&str> = of_structures.map(Row::structure).collect();
     let elsewhere: BTreeSet<&str> = NOT_IN_HEADER.iter().map(|(name, _)| *name).collect();
     names.extend(
         Structure::all().map(|structure| structure.name).filter(|n| !elsewhere.contains(n)),
@@ -298,6 +339,10 @@ fn program(header: &str, macros: &str, committed: &[Row]) -> Result<String, Veri
         function(&mut text, header, name, &members, &vectors);
     }
     text.push_str("int main(void)\n{\n");
+    for (prefix, name) in named_numbers() {
+        let row = format!(r#""k":"num","s":"{prefix}","f":"{name}","n":%llu"#);
+        print(&mut text, &row, &format!("(unsigned long long){prefix}{name}"));
+    }
     for name in names {
         push(&mut text, format_args!("    rows_{name}();\n"));
     }

@@ -9,7 +9,7 @@ use vfio_fsm_mlx5::layout::*;
 pub(crate) const VHCA: u16 = 0x1234;
 const SLOT: u32 = 3;
 const STRIDE: usize = 1024;
-const MAX_BLOCKS: usize = 64;
+const MAX_BLOCKS: usize = 128;
 
 /// How a command failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

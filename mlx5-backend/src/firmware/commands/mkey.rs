@@ -29,13 +29,13 @@ pub(crate) enum Access {
 }
 
 impl Mkey {
-    /// Where a byte of it is, and how many follow it in one piece.
-    fn at(&self, va: u64) -> Option<(u64, u64)> {
+    /// As [`PageList::at`].
+    fn at(&self, va: u64, wanted: u64) -> Option<(u64, u64)> {
         let offset = va.checked_sub(self.start)?;
         let left = self.len.checked_sub(offset)?;
         match &self.pages {
             None => Some((va, left)),
-            Some(pages) => pages.at(offset).map(|(iova, bytes)| (iova, bytes.min(left))),
+            Some(pages) => pages.at(offset, wanted).map(|(iova, bytes)| (iova, bytes.min(left))),
         }
     }
 
@@ -144,7 +144,8 @@ impl<'a> Window<'a> {
         }
         let mut done = 0;
         while done < bytes {
-            let (iova, together) = self.mkey.at(self.va).ok_or(Syndrome::MkeyRange)?;
+            let (iova, together) =
+                self.mkey.at(self.va, (bytes - done) as u64).ok_or(Syndrome::MkeyRange)?;
             let count = (bytes - done).min(usize::try_from(together).unwrap_or(usize::MAX));
             piece(self.memory, iova, done..done + count).map_err(|_| Syndrome::Unmapped)?;
             done += count;

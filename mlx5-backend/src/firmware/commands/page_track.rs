@@ -9,9 +9,8 @@ use super::{Outcome, Refusal};
 use crate::firmware::machine::Machine;
 use crate::firmware::refusal::Syndrome;
 use crate::layout::{
-    CreatePageTrackObjIn, GeneralObjInCmdHdr, GeneralObjOutCmdHdr, ModifyPageTrackObjIn,
-    ObjectType, PageTrack, PageTrackRange, PageTrackReportEntry, PageTrackState,
-    QueryPageTrackObjOut,
+    GeneralObjInCmdHdr, GeneralObjOutCmdHdr, ModifyPageTrackObjIn, ObjectType, PageTrack,
+    PageTrackRange, PageTrackReportEntry, PageTrackState, QueryPageTrackObjOut,
 };
 
 /// MODIFY sets both of these: the range, and the state.
@@ -88,8 +87,9 @@ impl Machine {
         output: &mut [u8],
     ) -> Outcome {
         page_track_only(object)?;
-        let input = CreatePageTrackObjIn::new(input)?;
-        let tracker = self.tracker_of(&input.obj_context())?;
+        // With the ranges, which a view inside the command would not have.
+        let context = input.get(GeneralObjInCmdHdr::BYTES..).unwrap_or_default();
+        let tracker = self.tracker_of(&PageTrack::new(context)?)?;
         let id = self.trackers.insert(tracker)?;
         GeneralObjOutCmdHdr::new(output)?.set_obj_id(id);
         Ok(())

@@ -147,7 +147,7 @@ impl Machine {
             return Err(Undelivered::NotPosted);
         }
         let index = u64::from(queue.taken) & ((1 << queue.log_size) - 1);
-        let at = queue.pages.at(index << (queue.log_stride + 4)).ok_or(Undelivered::Broken)?;
+        let at = queue.pages.at(index << (queue.log_stride + 4), 16).ok_or(Undelivered::Broken)?;
         let mut wqe = [0; WqeDataSeg::BYTES];
         memory.read(at.0, &mut wqe).map_err(|_| Undelivered::Broken)?;
         let taken = queue.taken;
@@ -168,7 +168,10 @@ impl Machine {
         }
         let owner = (cq.producer >> cq.log_size & 1) as u8;
         let index = u64::from(cq.producer & ((1 << cq.log_size) - 1));
-        let at = cq.pages.at(index * Cqe64::BYTES as u64).ok_or(Undelivered::Broken)?;
+        let at = cq
+            .pages
+            .at(index * Cqe64::BYTES as u64, Cqe64::BYTES as u64)
+            .ok_or(Undelivered::Broken)?;
         cqe.set_op_own(RESPONDER_SEND_IMM << 4 | owner);
         let (body, last) = cqe.as_bytes().split_at(Cqe64::BYTES - 1);
         memory.write(at.0, body).map_err(|_| Undelivered::Broken)?;

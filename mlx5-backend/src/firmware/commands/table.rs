@@ -90,15 +90,15 @@ impl PageList {
         aligned.then_some(Self { pages, shift })
     }
 
-    /// Where a byte is, and how many follow it in one piece.
-    pub(crate) fn at(&self, offset: u64) -> Option<(u64, u64)> {
+    /// Where a byte is, and how many are in one piece with it: of those wanted, all if they are.
+    pub(crate) fn at(&self, offset: u64, wanted: u64) -> Option<(u64, u64)> {
         let index = usize::try_from(offset >> self.shift).ok()?;
         let inside = offset & ((1 << self.shift) - 1);
         let page = *self.pages.get(index)?;
         let mut bytes = (1 << self.shift) - inside;
         let mut expected = page.checked_add(1 << self.shift);
         for next in &self.pages[index + 1..] {
-            if Some(*next) != expected || bytes >= MOST_AT_ONCE {
+            if Some(*next) != expected || bytes >= wanted {
                 break;
             }
             bytes += 1 << self.shift;
@@ -107,6 +107,3 @@ impl PageList {
         Some((page.checked_add(inside)?, bytes))
     }
 }
-
-/// Pages that lie next to each other are taken together up to here.
-const MOST_AT_ONCE: u64 = 1 << 20;

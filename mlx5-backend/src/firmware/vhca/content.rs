@@ -11,6 +11,9 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 /// Bytes of a block, the unit in which changes are noticed.
 pub(crate) const BLOCK: usize = 4096;
 
+/// Bytes of a block's generation, with which it begins.
+const GENERATION: usize = 8;
+
 const STEP: u64 = 0x9e37_79b9_7f4a_7c15;
 
 /// The guest-visible state of one function.
@@ -73,6 +76,10 @@ impl Content {
 
     /// The device has changed the block.
     pub(crate) fn change(&mut self, index: u64) {
+        let len = self.block_len(index);
+        if len < GENERATION {
+            return self.change_short(index, len);
+        }
         let generation = match self.blocks.get(&index) {
             Some(Block::Generation(generation)) => generation.wrapping_add(1).max(1),
             _ => 1,
@@ -80,13 +87,17 @@ impl Content {
         self.blocks.insert(index, Block::Generation(generation));
     }
 
-    /// Whether these are bytes that [`fill`](Self::fill) makes of some generation of that block.
-    pub(crate) fn recognises(&self, index: u64, bytes: &[u8]) -> bool {
-        bytes.len() < 8 || self.generation_of(index, bytes).is_some()
+    /// A block that does not tell its generation is stored as bytes, on both sides alike.
+    fn change_short(&mut self, index: u64, len: usize) {
+        let mut bytes = [0; GENERATION];
+        self.fill(index, &mut bytes[..len]);
+        bytes[0] = bytes[0].wrapping_add(1);
+        self.store(index, &bytes[..len]);
     }
 
-    /// Takes over bytes for the block.
-    pub(crate) fn store(&mut self, index: u64, bytes: &[u8]) {
+    /// Takes over bytes for the block. Whether [`fill`](Self::fill) could have made them; a block
+    /// too short to tell, it could.
+    pub(crate) fn store(&mut self, index: u64, bytes: &[u8]) -> bool {
         match self.generation_of(index, bytes) {
             Some(0) => {
                 self.blocks.remove(&index);
@@ -96,17 +107,16 @@ impl Content {
             }
             None => {
                 self.blocks.insert(index, Block::Foreign(bytes.into()));
+                return bytes.len() < GENERATION;
             }
         }
+        true
     }
 
     fn generation_of(&self, index: u64, bytes: &[u8]) -> Option<u64> {
-        let mut expected = [0; BLOCK];
-        let expected = expected.get_mut(..bytes.len())?;
         // A last block too short for its generation is only ever of the first one, or foreign.
         let generation = bytes.first_chunk().map_or(0, |first| u64::from_le_bytes(*first));
-        generate(self.seed, index, generation, expected);
-        (expected == bytes).then_some(generation)
+        is_generated(self.seed, index, generation, bytes).then_some(generation)
     }
 
     /// A number that two states have in common if and, but for chance, only if they are equal.
@@ -132,6 +142,21 @@ fn generate(seed: u64, index: u64, generation: u64, out: &mut [u8]) {
     }
     let last = word.wrapping_add(STEP).to_le_bytes();
     rest.copy_from_slice(&last[..rest.len()]);
+}
+
+/// Whether these are the bytes that [`generate`] makes, without making them.
+fn is_generated(seed: u64, index: u64, generation: u64, bytes: &[u8]) -> bool {
+    let mut word = mix(seed ^ mix(index ^ mix(generation)));
+    let (words, rest) = bytes.as_chunks::<8>();
+    // The first is the generation itself.
+    let mut different = 0;
+    for (place, bytes) in words.iter().enumerate() {
+        word = word.wrapping_add(STEP);
+        let expected = if place == 0 { generation } else { word };
+        different |= u64::from_le_bytes(*bytes) ^ expected;
+    }
+    let last = word.wrapping_add(STEP).to_le_bytes();
+    different == 0 && rest == &last[..rest.len()]
 }
 
 /// The finaliser of splitmix64.

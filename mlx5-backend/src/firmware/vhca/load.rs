@@ -3,6 +3,7 @@
 
 use super::content::{BLOCK, Content};
 use super::image::{Body, HEADER, Header, INDEX};
+use super::save::STAGE;
 use super::{Refusal, Syndrome, Vhca};
 
 /// Where images come from: in order.
@@ -44,15 +45,13 @@ impl Vhca {
             Body::Run { first, count } => {
                 // Not whole until the last block has come, whatever happens before.
                 self.loading = Some(first);
-                for index in first..first + count {
-                    self.load_block(index, source)?;
-                }
+                self.load_run(first, count, source)?;
                 self.loading = Some(first + count);
             }
             Body::Singles { count } => {
                 for _ in 0..count {
                     let mut index = [0; INDEX];
-                    source.get(&mut index)?;
+                    take(source, &mut index)?;
                     self.load_single(u64::from_be_bytes(index), source)?;
                 }
             }
@@ -88,26 +87,48 @@ impl Vhca {
         if least > left { Err(Syndrome::BadImage.into()) } else { Ok(()) }
     }
 
+    /// Neighbours are read together.
+    fn load_run(&mut self, first: u64, count: u64, source: &mut dyn Source) -> Result<(), Refusal> {
+        let mut stage = vec![0; STAGE];
+        let end = first + count;
+        let mut index = first;
+        while index < end {
+            let blocks = (end - index).min((STAGE / BLOCK) as u64);
+            let last = self.content.block_len(index + blocks - 1);
+            let bytes = &mut stage[..(blocks as usize - 1) * BLOCK + last];
+            take(source, bytes)?;
+            for block in bytes.chunks(BLOCK) {
+                self.load_block(index, block)?;
+                index += 1;
+            }
+        }
+        Ok(())
+    }
+
     fn load_single(&mut self, index: u64, source: &mut dyn Source) -> Result<(), Refusal> {
         if index >= self.content.blocks() {
             return Err(Syndrome::BadImage.into());
         }
-        self.load_block(index, source)
-    }
-
-    fn load_block(&mut self, index: u64, source: &mut dyn Source) -> Result<(), Refusal> {
         let mut block = [0; BLOCK];
         let bytes = &mut block[..self.content.block_len(index)];
-        if source.left() < bytes.len() as u64 {
-            return Err(Syndrome::BadImage.into());
-        }
-        source.get(bytes)?;
+        take(source, bytes)?;
+        self.load_block(index, bytes)
+    }
+
+    fn load_block(&mut self, index: u64, bytes: &[u8]) -> Result<(), Refusal> {
         // A-IMAGE-CHECK
-        if self.config.checks_images && !self.content.recognises(index, bytes) {
+        if !self.content.store(index, bytes) && self.config.checks_images {
             self.loading = Some(0);
             return Err(Syndrome::CorruptImage.into());
         }
-        self.content.store(index, bytes);
         Ok(())
     }
+}
+
+/// Reads so many bytes, which an image must have.
+fn take(source: &mut dyn Source, bytes: &mut [u8]) -> Result<(), Refusal> {
+    if source.left() < bytes.len() as u64 {
+        return Err(Syndrome::BadImage.into());
+    }
+    source.get(bytes)
 }

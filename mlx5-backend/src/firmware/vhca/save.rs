@@ -13,8 +13,8 @@ pub(crate) const CHUNK: u64 = 8 << 20;
 /// Bytes of a block and its index.
 const SINGLE: u64 = (INDEX + BLOCK) as u64;
 
-/// How much is put together before it is written, so that it stays in the cache.
-const STAGE: usize = 16 * BLOCK;
+/// How much is moved at once: much enough to be worth it, and little enough to stay in the cache.
+pub(super) const STAGE: usize = 16 * BLOCK;
 
 /// What the SAVEs since the last one that began anew have left.
 #[derive(Clone, Debug, Default)]
