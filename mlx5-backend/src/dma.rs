@@ -19,7 +19,7 @@
 //! # Ok::<(), vfio_fsm_mlx5::dma::DmaError>(())
 //! ```
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::io;
 use std::sync::Arc;
@@ -152,6 +152,8 @@ struct Space {
 /// What is mapped where. Everything not in `free` is in `regions`, or outside the window.
 struct Mappings {
     regions: BTreeMap<u64, Arc<MmapRegion>>,
+    /// Which of the regions are somebody else's.
+    attached: BTreeSet<u64>,
     /// Start and length of each gap. No two touch.
     free: BTreeMap<u64, u64>,
     used: u64,
@@ -171,6 +173,7 @@ impl DmaSpace {
     fn build(limit: u64, iommu: Option<Box<dyn MapDma>>) -> Self {
         let mappings = Mappings {
             regions: BTreeMap::new(),
+            attached: BTreeSet::new(),
             free: BTreeMap::from([(FIRST_IOVA, END_IOVA - FIRST_IOVA)]),
             used: 0,
         };
@@ -354,11 +357,15 @@ impl Mappings {
             self.carve(gap.0, iova, len);
         }
         self.regions.insert(iova, memory);
+        self.attached.insert(iova);
         Ok(())
     }
 
     fn detach(&mut self, iova: u64) -> Result<Arc<MmapRegion>, DmaError> {
-        let memory = self.regions.remove(&iova).ok_or(DmaError::Unmapped { iova, len: 0 })?;
+        // A buffer leaves when it is dropped, and not otherwise.
+        let attached = self.attached.remove(&iova);
+        let memory = if attached { self.regions.remove(&iova) } else { None };
+        let memory = memory.ok_or(DmaError::Unmapped { iova, len: 0 })?;
         if (FIRST_IOVA..END_IOVA).contains(&iova) {
             self.give_back(iova, memory.size() as u64);
         }

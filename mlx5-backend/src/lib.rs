@@ -15,6 +15,8 @@ pub mod layout;
 )]
 pub mod pf;
 pub mod queue;
+#[cfg(feature = "firmware")]
+pub mod software;
 pub mod stream;
 mod sync;
 pub mod tracker;

@@ -1,8 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! Checks of [`layout`](crate::layout) against what the kernel's own macros do.
+//! Checks against what others wrote. Nothing of the kernel's is in this repository: it comes from
+//! the distribution's packages when a check runs.
 //!
-//! * [`golden`]: rows of sizes, offsets and encoded values, and a check of each.
+//! * [`golden`]: [`layout`](crate::layout) against rows of sizes, offsets and encoded values.
 //! * [`headers`]: such rows made anew from a kernel's header.
+//! * [`driver`]: the shipping kernel driver, run in user space.
 
+pub mod driver;
 pub mod golden;
 pub mod headers;

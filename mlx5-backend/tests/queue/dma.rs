@@ -97,6 +97,7 @@ fn attached() {
 
     assert_eq!(space.detach(iova + 4096).unwrap().size(), 8192);
     assert!(space.detach(iova + 4096).is_err());
+    assert!(space.detach(iova).is_err(), "a buffer is not taken out from under its owner");
     assert_eq!(space.allocate(8192).unwrap().iova(), iova + 4096);
     space.detach(0).unwrap();
 }
