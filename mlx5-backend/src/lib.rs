@@ -20,6 +20,7 @@ pub mod software;
 pub mod stream;
 mod sync;
 pub mod tracker;
+pub mod transport;
 #[cfg(feature = "verify")]
 pub mod verify;
 pub mod vhca;

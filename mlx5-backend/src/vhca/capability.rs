@@ -2,7 +2,10 @@
 //! Whether a virtual function can be migrated at all.
 
 use crate::command::{CommandError, Commands};
-use crate::layout::{CapMode, CapType, QueryHcaCapIn, QueryHcaCapOut};
+use crate::layout::{
+    CapMode, CapType, EnableHcaIn, EnableHcaOut, QueryHcaCapIn, QueryHcaCapOut, SetHcaCapIn,
+    SetHcaCapOut,
+};
 
 use super::error::VhcaError;
 
@@ -47,6 +50,28 @@ pub(super) fn migratable(commands: &impl Commands, function: u16) -> Result<u16,
     must(most.capability().cmd_hca_cap_2().migratable(), "migratable")?;
     let now = query(commands, Some(function), CapType::General, CapMode::Current)?;
     Ok(now.capability().cmd_hca_cap().vhca_id())
+}
+
+/// Enables a virtual function and makes it migratable, on a physical one that user space owns: on
+/// others mlx5_core and devlink do it. Before its driver has it.
+///
+/// Sources: the kernel's `mlx5_core_enable_hca()` and
+/// `mlx5_devlink_port_fn_migratable_set()`.
+///
+/// # Errors
+///
+/// When the firmware refuses.
+pub fn make_migratable(commands: &impl Commands, function: u16) -> Result<(), VhcaError> {
+    let mut enable = EnableHcaIn::command();
+    enable.set_function_id(function);
+    commands.execute(enable.as_bytes(), EnableHcaOut::zeroed().as_bytes_mut())?;
+    let most = query(commands, Some(function), CapType::General2, CapMode::Max)?;
+    let mut set = Box::new(SetHcaCapIn::command());
+    set.set_kind(CapType::General2).set_other_function(true).set_function_id(function);
+    let mut capability = set.capability_mut();
+    capability.as_bytes_mut().copy_from_slice(most.capability().as_bytes());
+    capability.cmd_hca_cap_2_mut().set_migratable(true);
+    Ok(commands.execute(set.as_bytes(), SetHcaCapOut::zeroed().as_bytes_mut())?)
 }
 
 fn must(has: bool, capability: &'static str) -> Result<(), VhcaError> {

@@ -51,7 +51,7 @@ use hca::Hca;
 use resuming::Resuming;
 use saving::Saving;
 
-pub use capability::Migration;
+pub use capability::{Migration, make_migratable};
 pub use error::VhcaError;
 pub use save::PendingSave;
 
