@@ -7,6 +7,8 @@ pub mod device;
 pub mod dma;
 #[cfg(feature = "firmware")]
 pub mod firmware;
+#[cfg(feature = "fwctl")]
+pub mod fwctl;
 pub mod layout;
 #[cfg(feature = "vfio")]
 #[expect(
