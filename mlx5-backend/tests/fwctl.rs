@@ -42,9 +42,10 @@ thread_local! {
 extern "C" fn ioctl(fd: c_int, request: c_ulong, argument: *mut c_void) -> c_int {
     let played = KERNEL.with_borrow_mut(|kernel| {
         let kernel = kernel.as_mut()?;
-        // SAFETY: whoever calls gives the structure of the ioctl, the sizes of which stand first.
         Some(match request {
+            // SAFETY: whoever calls gives the structure of the ioctl.
             0x9a00 => unsafe { kernel.info(argument.cast()) },
+            // SAFETY: the same.
             0x9a01 => unsafe { kernel.rpc(argument.cast()) },
             _ => libc::ENOTTY,
         })

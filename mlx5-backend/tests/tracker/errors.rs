@@ -113,7 +113,8 @@ fn messages_that_cannot_be() {
     let whole = range(0, 64 * MIB);
     let refused = |bytes, most, state| ReportError::Message { range: whole, bytes, most, state };
     let completion = |opcode, syndrome| ReportError::Completion { opcode, syndrome };
-    let spoilt: [(fn(&mut Cqe64), ReportError); 7] = [
+    type Change = fn(&mut Cqe64);
+    let spoilt: [(Change, ReportError); 7] = [
         (|c| _ = c.set_op_own(0xe0).set_sop_drop_qpn(0), completion(0xe, 0)),
         (|c| c.set_op_own(0xd0).as_bytes_mut()[0x37] = 0x12, completion(0xd, 0x12)),
         (|c| _ = c.set_byte_cnt(4104), refused(4104, 4096, 0)),

@@ -46,14 +46,15 @@ fn apply(device: &mut Mlx5, op: Op<&[u8]>) -> Reply<Vec<u8>> {
     device.apply(op, &mut [0; 64]).map(<[u8]>::to_vec)
 }
 
-/// A usual host, on which the kernel is the core's device with these flags.
-fn kernel(features: Features) -> Mlx5 {
+/// A usual host, on which the kernel is the core's device with these flags. The tree is to stay.
+fn kernel(features: Features) -> (Mlx5, Tree) {
     double::begin(features);
-    let tree = Tree::pair(mlx5("0x101d", Some("mlx5_core")), mlx5("0x101e", Some("mlx5_vfio_pci")));
-    let opened = Mlx5::open_in(&tree.sysfs(), Some(VF), Choice::Auto);
-    // The device is open, and so it stays.
-    std::mem::forget(tree);
-    opened.unwrap()
+    let tree = usual();
+    (Mlx5::open_in(&tree.sysfs(), Some(VF), Choice::Auto).unwrap(), tree)
+}
+
+fn usual() -> Tree {
+    Tree::pair(mlx5("0x101d", Some("mlx5_core")), mlx5("0x101e", Some("mlx5_vfio_pci")))
 }
 
 fn software(seed: u64) -> (Mlx5, Firmware) {
@@ -80,12 +81,13 @@ fn sessions() {
     assert_eq!(apply(&mut to, Op::GetState), Reply::State(State::Running.into()));
 
     let _guard = fd_table_stays_open();
-    let mut from = kernel(Features::ALL);
+    let (mut from, _tree) = kernel(Features::ALL);
     assert_eq!(from.transport(), Transport::Kernel);
     let (saved, stream) = save(&mut from);
     assert!(saved.is_complete(), "{saved:?}");
     drop(from);
-    let loaded = load(&mut kernel(Features::ALL), &stream);
+    let (mut to, _tree) = kernel(Features::ALL);
+    let loaded = load(&mut to, &stream);
     assert!(loaded.is_complete(), "{loaded:?}");
 }
 
@@ -113,7 +115,7 @@ proptest! {
     fn the_kernels_device(set in 0..4_usize, ops in vec(any_op(), 1..40)) {
         let _guard = fd_table_stays_open();
         let features = Features::SETS[set];
-        let mut front = kernel(features);
+        let (mut front, _tree) = kernel(features);
         let mut core = Model::new(features, double::Memory::default());
         for op in &ops {
             let op = match op {
@@ -133,7 +135,7 @@ fn the_kernel_does_not_migrate_it() {
     let _guard = fd_table_stays_open();
     double::begin(Features::ALL);
     double::world(|world| world.quirks.feature = Some(25));
-    let tree = Tree::pair(mlx5("0x101d", Some("mlx5_core")), mlx5("0x101e", Some("mlx5_vfio_pci")));
+    let tree = usual();
     let error = Mlx5::open_in(&tree.sysfs(), Some(VF), Choice::Auto).unwrap_err();
     assert!(matches!(error, FrontError::NotMigratable { function: 2, .. }), "{error}");
     for word in ["devlink port function set pci/0000:3b:00.0/", "migratable enable", "VF_MIGRATION"]
