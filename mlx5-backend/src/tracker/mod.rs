@@ -350,7 +350,7 @@ impl<C: Commands> Tracking<C> {
     }
 
     /// Why a tracker does not report: what it is in matters more than what the command said.
-    fn why(&mut self, error: CommandError) -> ReportError {
+    fn why(&self, error: CommandError) -> ReportError {
         match self.resources.state(self.object) {
             Ok(PageTrackState::Error) => ReportError::ErrorState,
             _ => ReportError::Command(error),

@@ -71,26 +71,27 @@ impl<C: Commands> Resources<C> {
         memory
     }
 
-    fn execute(&mut self, input: &[u8], output: &mut [u8]) -> Result<(), CommandError> {
-        let done = self.commands.execute(input, output);
-        self.in_doubt |= matches!(done, Err(CommandError::Timeout { .. }));
-        done
+    /// A command that makes something, which `output` then has the number of.
+    fn make(&mut self, input: &[u8], output: &mut [u8]) -> Result<(), CommandError> {
+        let made = self.commands.execute(input, output);
+        self.in_doubt |= matches!(made, Err(CommandError::Timeout { .. }));
+        made
     }
 
-    fn plain(&mut self, input: &[u8]) -> Result<(), CommandError> {
-        self.execute(input, &mut [0; PLAIN])
+    fn plain(&self, input: &[u8]) -> Result<(), CommandError> {
+        self.commands.execute(input, &mut [0; PLAIN])
     }
 
     pub(super) fn uar(&mut self) -> Result<u32, CommandError> {
         let mut output = AllocUarOut::zeroed();
-        self.execute(AllocUarIn::command().as_bytes(), output.as_bytes_mut())?;
+        self.make(AllocUarIn::command().as_bytes(), output.as_bytes_mut())?;
         self.things.push(Thing::Uar(output.uar()));
         Ok(output.uar())
     }
 
     pub(super) fn pd(&mut self) -> Result<u32, CommandError> {
         let mut output = AllocPdOut::zeroed();
-        self.execute(AllocPdIn::command().as_bytes(), output.as_bytes_mut())?;
+        self.make(AllocPdIn::command().as_bytes(), output.as_bytes_mut())?;
         self.things.push(Thing::Pd(output.pd()));
         Ok(output.pd())
     }
@@ -99,7 +100,7 @@ impl<C: Commands> Resources<C> {
     pub(super) fn mkey(&mut self, pd: u32, memory: &DmaBuffer) -> Result<u32, CommandError> {
         let mut output = CreateMkeyOut::zeroed();
         let input = create_mkey(pd, memory.iova(), memory.len());
-        self.execute(&input, output.as_bytes_mut())?;
+        self.make(&input, output.as_bytes_mut())?;
         self.things.push(Thing::Mkey(output.mkey_index()));
         Ok(output.mkey_index() << 8)
     }
@@ -119,7 +120,7 @@ impl<C: Commands> Resources<C> {
             .set_dbr_addr(layout.completion_doorbell());
         let input = with_pages(input.as_bytes(), layout.completions(), layout.completion_bytes());
         let mut output = CreateCqOut::zeroed();
-        self.execute(&input, output.as_bytes_mut())?;
+        self.make(&input, output.as_bytes_mut())?;
         self.things.push(Thing::Cq(output.cqn()));
         Ok(output.cqn())
     }
@@ -156,18 +157,13 @@ impl<C: Commands> Resources<C> {
             }
         };
         let mut output = CreateQpOut::zeroed();
-        self.execute(&input, output.as_bytes_mut())?;
+        self.make(&input, output.as_bytes_mut())?;
         self.things.push(Thing::Qp(output.qpn()));
         Ok(output.qpn())
     }
 
     /// Has a queue pair receive from another.
-    pub(super) fn connect(
-        &mut self,
-        qpn: u32,
-        peer: u32,
-        limits: &Limits,
-    ) -> Result<(), CommandError> {
+    pub(super) fn connect(&self, qpn: u32, peer: u32, limits: &Limits) -> Result<(), CommandError> {
         let mut init = Rst2InitQpIn::command();
         let mut context = init.set_qpn(qpn).qpc_mut();
         context.set_pm_state(MIGRATED).set_rre(true).set_rwe(true);
@@ -186,7 +182,7 @@ impl<C: Commands> Resources<C> {
     }
 
     /// Has a queue pair send to the one it is connected with.
-    pub(super) fn send(&mut self, qpn: u32) -> Result<(), CommandError> {
+    pub(super) fn send(&self, qpn: u32) -> Result<(), CommandError> {
         let mut rts = Rtr2RtsQpIn::command();
         let mut context = rts.set_qpn(qpn).qpc_mut();
         context.set_retry_count(7).set_rnr_retry(RNR_FOR_EVER);
@@ -204,13 +200,13 @@ impl<C: Commands> Resources<C> {
     ) -> Result<u32, CommandError> {
         let input = create_object(vhca_id, fw_qp, shape, ranges)?;
         let mut output = GeneralObjOutCmdHdr::zeroed();
-        self.execute(&input, output.as_bytes_mut())?;
+        self.make(&input, output.as_bytes_mut())?;
         self.things.push(Thing::Object(output.obj_id()));
         Ok(output.obj_id())
     }
 
     /// Has the tracker report a range, and forget it.
-    pub(super) fn modify(&mut self, object: u32, range: IovaRange) -> Result<(), CommandError> {
+    pub(super) fn modify(&self, object: u32, range: IovaRange) -> Result<(), CommandError> {
         let mut input = ModifyPageTrackObjIn::zeroed();
         header(&mut input.general_obj_in_cmd_hdr_mut(), Opcode::ModifyGeneralObject, object);
         input
@@ -222,11 +218,11 @@ impl<C: Commands> Resources<C> {
         self.plain(input.as_bytes())
     }
 
-    pub(super) fn state(&mut self, object: u32) -> Result<PageTrackState, CommandError> {
+    pub(super) fn state(&self, object: u32) -> Result<PageTrackState, CommandError> {
         let mut input = GeneralObjInCmdHdr::zeroed();
         header(&mut input, Opcode::QueryGeneralObject, object);
         let mut output = QueryPageTrackObjOut::zeroed();
-        self.execute(input.as_bytes(), output.as_bytes_mut())?;
+        self.commands.execute(input.as_bytes(), output.as_bytes_mut())?;
         Ok(output.obj_context().state())
     }
 
@@ -249,7 +245,7 @@ impl<C: Commands> Resources<C> {
         first.map_or(Ok(()), |error| Err(StopError { left, error }))
     }
 
-    fn destroy(&mut self, thing: Thing) -> Result<(), CommandError> {
+    fn destroy(&self, thing: Thing) -> Result<(), CommandError> {
         let destroyed = match thing {
             Thing::Uar(uar) => self.plain(DeallocUarIn::command().set_uar(uar).as_bytes()),
             Thing::Pd(pd) => self.plain(DeallocPdIn::command().set_pd(pd).as_bytes()),

@@ -168,14 +168,14 @@ proptest! {
 /// hold, so that the firmware waits for them: each of several rounds tells exactly what was written.
 #[test]
 fn messages_that_are_full() {
-    for (message_bytes, most) in [(Some(4096), 512), (Some(65536), 8192), (None, 1 << 17)] {
+    for (message_bytes, most) in [(Some(4096), 512), (None, 1 << 17)] {
         let rig = Rig::new();
         let ranges = [range(1 << 32, 4 << 30)];
         let options = Options { message_bytes, ..Options::default() };
         let mut tracker = rig.start(&ranges, options).unwrap();
         assert_eq!(tracker.message_bytes() as u64, most * 8);
         let buffers = (2 * MIB / (most * 8)).max(4);
-        for pages in [most - 1, most, most + 1, 1, most * buffers, most * (buffers + 1) + 1] {
+        for pages in [most - 1, most, most + 1, 1, most * (buffers + 1) + 1] {
             rig.vhca.dma_written(1 << 32, pages * PAGE);
             let (told, result) = told(&mut tracker);
             assert_eq!(result, Ok(()));
