@@ -1,5 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! The arcs of [`vfio_fsm_core`] as the firmware commands of an mlx5 device.
+//!
+//! The commands go to the *physical* function. On a usual host the kernel owns that, and then user
+//! space cannot send them: [`transport`] says which way is there, and is one device for all.
 
 pub mod bar;
 pub mod command;

@@ -38,8 +38,7 @@ use vfio_fsm_core::Errno;
 
 use crate::command::CommandError;
 use crate::layout::{
-    CommandOut, CommandStatus, MigrationState, Opcode, QueryVhcaMigrationStateIn,
-    QueryVhcaMigrationStateOut,
+    CommandStatus, MigrationState, Opcode, QueryVhcaMigrationStateIn, QueryVhcaMigrationStateOut,
 };
 
 /// `FWCTL_DEVICE_TYPE_MLX5`.
@@ -168,7 +167,11 @@ impl Fwctl {
         let mut output = QueryVhcaMigrationStateOut::zeroed();
         let len = sys::read_only_rpc(&self.node, input.as_bytes(), output.as_bytes_mut())
             .map_err(|errno| FwctlError::Kernel { call: "FWCTL_RPC", errno })?;
-        check_status(output.as_bytes(), len)?;
+        // First, because a refusal is as long as the firmware likes.
+        if output.status() != CommandStatus::Ok {
+            let (opcode, status) = (Opcode::QueryVhcaMigrationState, output.status());
+            return Err(CommandError::Status { opcode, status, syndrome: output.syndrome() }.into());
+        }
         if (len as usize) < QueryVhcaMigrationStateOut::BYTES {
             return Err(FwctlError::Short { len });
         }
@@ -177,20 +180,5 @@ impl Fwctl {
             required: output.required_umem_size(),
             remaining: output.remaining_total_size(),
         })
-    }
-}
-
-/// A refusal has only the beginning of an answer.
-fn check_status(output: &[u8], len: u32) -> Result<(), FwctlError> {
-    if (len as usize) < CommandOut::BYTES {
-        return Err(FwctlError::Short { len });
-    }
-    let out = CommandOut::new(output).map_err(CommandError::from)?;
-    match out.status() {
-        CommandStatus::Ok => Ok(()),
-        status => {
-            let (opcode, syndrome) = (Opcode::QueryVhcaMigrationState, out.syndrome());
-            Err(CommandError::Status { opcode, status, syndrome }.into())
-        }
     }
 }

@@ -33,7 +33,7 @@ fn commands_of_the_object() {
     let mut tracker = rig.start(&ranges, options).unwrap();
     assert_eq!(told(&mut tracker).1, Ok(()));
     tracker.stop().unwrap();
-    let log = rig.between.log.lock().unwrap();
+    let log = rig.between.log.lock().unwrap().clone();
     let sent = |opcode| log.iter().find(|input| opcode_of(input) == opcode).unwrap().clone();
 
     let expected = golden("CREATE_GENERAL_OBJECT");
@@ -73,7 +73,7 @@ const RANGES: [IovaRange; 2] = [range(0, 1 << 31), range(1 << 32, 1 << 32)];
 fn queue_pairs() {
     let rig = Rig::new();
     let _tracker = rig.tracker();
-    let log = rig.between.log.lock().unwrap();
+    let log = rig.between.log.lock().unwrap().clone();
     let sent = |opcode| log.iter().filter(move |input| opcode_of(input) == opcode);
     let made: Vec<_> =
         sent(Opcode::CreateQp).map(|input| CreateQpIn::new(&input[..]).unwrap()).collect();
@@ -116,7 +116,7 @@ fn whole_pages_are_asked_for() {
         (range((2 << 20) - 1, 1), range((2 << 20) - (1 << 14), 1 << 14)),
     ] {
         tracker.report(asked, drop).unwrap();
-        let log = rig.between.log.lock().unwrap();
+        let log = rig.between.log.lock().unwrap().clone();
         let modify = ModifyPageTrackObjIn::new(&log.last().unwrap()[..]).unwrap();
         let object = modify.obj_context();
         assert_eq!(range(object.range_start_address(), object.length()), sent);
