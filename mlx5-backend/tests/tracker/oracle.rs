@@ -92,8 +92,9 @@ impl Model {
     }
 }
 
-fn run(ranges: &[IovaRange], options: Options, steps: Vec<Step>) {
+fn run(ranges: &[IovaRange], options: Options, min_page: u8, steps: Vec<Step>) {
     let rig = Rig::new();
+    *rig.between.min_page.lock().unwrap() = Some(min_page);
     let mut tracker = rig.start(ranges, options).unwrap();
     let mut model = Model {
         ranges: tracker.ranges().to_vec(),
@@ -148,6 +149,7 @@ proptest! {
     fn no_page_is_lost(
         gaps in vec((0..40_u64, 1..300_u64), 1..20),
         page_shift in 12..15_u32,
+        min_page in 12..16_u8,
         message_shift in 12..15_u32,
         steps in vec(step(), 1..40),
     ) {
@@ -160,7 +162,7 @@ proptest! {
             at = iova + pages * page_size;
         }
         let message_bytes = Some(1 << message_shift);
-        run(&ranges, Options { page_size, message_bytes, ..Options::default() }, steps);
+        run(&ranges, Options { page_size, message_bytes, ..Options::default() }, min_page, steps);
     }
 }
 

@@ -7,7 +7,9 @@ use std::time::Duration;
 use vfio_fsm_mlx5::command::{CommandError, Commands};
 use vfio_fsm_mlx5::dma::DmaSpace;
 use vfio_fsm_mlx5::firmware::{Checks, Config, Counts, Firmware, VhcaHandle};
-use vfio_fsm_mlx5::layout::{CommandIn, Cqe64, CreateCqIn, CreateMkeyIn, Opcode};
+use vfio_fsm_mlx5::layout::{
+    CapType, CommandIn, Cqe64, CreateCqIn, CreateMkeyIn, Opcode, QueryHcaCapIn, QueryHcaCapOut,
+};
 use vfio_fsm_mlx5::queue::{Hca, Options as QueueOptions, Ticket};
 use vfio_fsm_mlx5::tracker::{IovaRange, Options, PageTracker, ReportError, StartError, Target};
 
@@ -37,6 +39,8 @@ pub(crate) struct Between {
     firmware: Firmware,
     pub(crate) log: Mutex<Vec<Vec<u8>>>,
     pub(crate) spoil: Mutex<Option<Spoil>>,
+    /// The smallest page, instead of the firmware's own: the logarithm of bytes.
+    pub(crate) min_page: Mutex<Option<u8>>,
 }
 
 impl Between {
@@ -72,7 +76,8 @@ pub(crate) fn opcode_of(input: &[u8]) -> Opcode {
 }
 
 impl Commands for Between {
-    type Ticket = Option<Ticket>;
+    /// And whether it asks for the limits of trackers.
+    type Ticket = (Option<Ticket>, bool);
 
     fn start(&self, input: &[u8], output_len: usize) -> Result<Self::Ticket, CommandError> {
         self.log.lock().unwrap().push(input.to_vec());
@@ -83,15 +88,27 @@ impl Commands for Between {
         if let Some(spoil) = spoil {
             self.spoil(spoil);
         }
-        Ok(ticket)
+        let limits = QueryHcaCapIn::new(input).is_ok_and(|query| {
+            query.opcode() == Opcode::QueryHcaCap && query.asked().0 == CapType::AdvVirtualization
+        });
+        Ok((ticket, limits))
     }
 
     fn is_done(&self, ticket: &Self::Ticket) -> bool {
-        ticket.as_ref().is_none_or(|ticket| self.hca.is_done(ticket))
+        ticket.0.as_ref().is_none_or(|ticket| self.hca.is_done(ticket))
     }
 
     fn finish(&self, ticket: Self::Ticket, output: &mut [u8]) -> Result<(), CommandError> {
-        ticket.map_or(Ok(()), |ticket| self.hca.finish(ticket, output))
+        let (ticket, limits) = ticket;
+        ticket.map_or(Ok(()), |ticket| self.hca.finish(ticket, output))?;
+        if let Some(min) = self.min_page.lock().unwrap().filter(|_| limits) {
+            let mut output = QueryHcaCapOut::new(output).unwrap();
+            output
+                .capability_mut()
+                .adv_virtualization_cap_mut()
+                .set_pg_track_log_min_page_size(min);
+        }
+        Ok(())
     }
 
     fn dma(&self) -> &DmaSpace {
@@ -120,8 +137,8 @@ impl Rig {
         let options = QueueOptions { command_timeout, ..QueueOptions::default() };
         let hca = Hca::bring_up(firmware.clone(), dma, options).unwrap();
         let target = Target { vhca_id: VHCA, event_queue: hca.event_queue().unwrap() };
-        let (log, spoil) = (Mutex::default(), Mutex::default());
-        let between = Arc::new(Between { hca, firmware: firmware.clone(), log, spoil });
+        let (log, spoil, min_page) = (Mutex::default(), Mutex::default(), Mutex::default());
+        let between = Arc::new(Between { hca, firmware: firmware.clone(), log, spoil, min_page });
         let vhca = firmware.vhca(VHCA).unwrap();
         Self { firmware, vhca, between, target }
     }
