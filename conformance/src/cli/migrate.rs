@@ -71,6 +71,8 @@ pub(crate) fn run(arguments: &Arguments, output: &mut Output) -> Result {
             Ok(told.outcome.is_some())
         }
         (TargetName::Reference(bug), None) => in_memory(arguments, *bug, output),
+        #[cfg(feature = "mlx5")]
+        (TargetName::Mlx5(_), _) => todo!(),
         (TargetName::Kernel(_), _) if arguments.seed.or(arguments.seeds).is_some() => {
             Err("--seeds and --seed are for the reference device".into())
         }

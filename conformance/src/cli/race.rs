@@ -10,6 +10,8 @@ use serde::Serialize;
 use vfio_conform::race::{History, Order, Plan, Rules, Stuck, order, race, shrink};
 use vfio_conform::replay::{Mismatch, Verdict};
 use vfio_conform::target::SharedReference;
+#[cfg(feature = "mlx5")]
+use vfio_conform::target::{Mlx5Options, SharedMlx5};
 use vfio_fsm_core::Features;
 use vfio_fsm_kernel::{DevicePath, DevicePort, KernelDevice};
 
@@ -20,7 +22,7 @@ use super::replay::TargetName;
 
 #[derive(Debug, Args)]
 pub(crate) struct Arguments {
-    /// `reference`, `reference:BUG` (a planted bug) or `kernel:DEVICE`, each as `replay` has it.
+    /// `reference`, `mlx5`, either with a planted bug, or `kernel:DEVICE`, each as `replay` has it.
     #[arg(long, default_value = "reference")]
     target: TargetName,
     /// How many threads.
@@ -97,9 +99,15 @@ impl fmt::Display for Races {
 /// A person is shown so many failures; JSON has them all.
 const SHOWN: usize = 3;
 
+/// A SAVE of the firmware in software takes fewer ticks than this, which depends on the seed.
+#[cfg(feature = "mlx5")]
+const LONGEST_SAVE: u64 = 64;
+
 /// What is raced at.
 enum Arena {
     Reference(SharedReferenceOf),
+    #[cfg(feature = "mlx5")]
+    Mlx5(Mlx5Options, Option<SharedMlx5>),
     Kernel(KernelDevice),
 }
 
@@ -110,6 +118,8 @@ impl Arena {
     fn open(target: &TargetName) -> Result<Self> {
         match target {
             TargetName::Reference(bug) => Ok(Self::Reference(SharedReferenceOf(*bug))),
+            #[cfg(feature = "mlx5")]
+            TargetName::Mlx5(options) => Ok(Self::Mlx5(*options, None)),
             TargetName::Kernel(devices) => {
                 let path: DevicePath = devices[0].parse()?;
                 Ok(Self::Kernel(KernelDevice::open(&path)?))
@@ -120,7 +130,18 @@ impl Arena {
     fn features(&self) -> Features {
         match self {
             Self::Reference(_) => Features::ALL,
+            #[cfg(feature = "mlx5")]
+            Self::Mlx5(..) => Features::ALL,
             Self::Kernel(device) => device.features(),
+        }
+    }
+
+    /// What of the device is not as its device_state says, when nobody does anything to it.
+    fn disagreement(&self) -> Option<String> {
+        match self {
+            #[cfg(feature = "mlx5")]
+            Self::Mlx5(_, Some(device)) => device.disagreement(),
+            _ => None,
         }
     }
 
@@ -129,6 +150,13 @@ impl Arena {
             Self::Reference(SharedReferenceOf(bug)) => {
                 let device = SharedReference::new(Features::ALL, *bug);
                 race((0..threads).map(|_| device.clone()).collect(), plan)
+            }
+            #[cfg(feature = "mlx5")]
+            Self::Mlx5(options, latest) => {
+                let save_ticks = plan.seed % LONGEST_SAVE;
+                let device = SharedMlx5::new(Mlx5Options { save_ticks, ..*options })?;
+                let device = latest.insert(device);
+                race((0..threads).map(|_| device.port()).collect(), plan)
             }
             Self::Kernel(device) => {
                 device.fresh()?;
@@ -157,6 +185,7 @@ pub(crate) fn run(arguments: &Arguments, output: &mut Output) -> Result {
         };
         let outcome = arena.round(arguments.threads, plan)?;
         let (ops, unexplained, stuck) = judge(outcome, rules);
+        let unexplained = unexplained.or_else(|| arena.disagreement());
         races.rounds += 1;
         races.calls += ops;
         let verdict = unexplained.as_ref().map_or(Verdict::Pass, |seen| fail(seen));

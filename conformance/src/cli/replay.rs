@@ -13,6 +13,8 @@ use clap::Args;
 use vfio_conform::deviation::Deviations;
 use vfio_conform::replay::{Options, Replayer, Target};
 use vfio_conform::report::Report;
+#[cfg(feature = "mlx5")]
+use vfio_conform::target::{Mlx5Options, Mlx5Target};
 use vfio_conform::target::{KernelTarget, Reference};
 use vfio_conform::trace::{self, Trace};
 use vfio_fsm_core::device::Bug;
@@ -23,9 +25,10 @@ use super::{Result, Selection};
 
 #[derive(Debug, Args)]
 pub(crate) struct Arguments {
-    /// What to test: `reference`, `reference:BUG` (a planted bug), or `kernel:DEVICE[,DEVICE]`: a
-    /// PCI address, an mdev UUID, a directory in /sys, or /dev/vfio/devices/vfioN; the second is
-    /// the destination of round trips.
+    /// What to test: `reference`, `reference:BUG` (a planted bug), `mlx5` (the mlx5 backend on a
+    /// firmware in software), `mlx5:chunks`, either of these with `:BUG`, or
+    /// `kernel:DEVICE[,DEVICE]`: a PCI address, an mdev UUID, a directory in /sys, or
+    /// /dev/vfio/devices/vfioN; the second is the destination of round trips.
     #[arg(long, default_value = "reference")]
     target: TargetName,
     /// Trace files; the generated suites if none is given.
@@ -54,6 +57,8 @@ pub(crate) struct Arguments {
 #[derive(Clone, Debug)]
 pub(super) enum TargetName {
     Reference(Option<Bug>),
+    #[cfg(feature = "mlx5")]
+    Mlx5(Mlx5Options),
     Kernel(Vec<String>),
 }
 
@@ -63,13 +68,11 @@ impl FromStr for TargetName {
     fn from_str(name: &str) -> std::result::Result<Self, String> {
         match name.split_once(':') {
             None if name == "reference" => Ok(Self::Reference(None)),
-            Some(("reference", slug)) => {
-                let bug = Bug::ALL.iter().find(|bug| bug.slug() == slug).ok_or_else(|| {
-                    let known: Vec<_> = Bug::ALL.iter().map(|bug| bug.slug()).collect();
-                    format!("no bug is named {slug:?}; there are {}", known.join(", "))
-                })?;
-                Ok(Self::Reference(Some(*bug)))
-            }
+            Some(("reference", slug)) => Ok(Self::Reference(Some(bug(slug)?))),
+            #[cfg(feature = "mlx5")]
+            None if name == "mlx5" => Ok(Self::Mlx5(Mlx5Options::default())),
+            #[cfg(feature = "mlx5")]
+            Some(("mlx5", how)) => mlx5(how).map(Self::Mlx5),
             Some(("kernel", devices)) if !devices.is_empty() => {
                 let devices: Vec<_> = devices.split(',').map(str::to_owned).collect();
                 if devices.len() > 2 {
@@ -77,9 +80,32 @@ impl FromStr for TargetName {
                 }
                 Ok(Self::Kernel(devices))
             }
-            _ => Err("expected reference, reference:BUG or kernel:DEVICE[,DEVICE]".to_owned()),
+            _ => Err(EXPECTED.to_owned()),
         }
     }
+}
+
+#[cfg(feature = "mlx5")]
+const EXPECTED: &str = "expected reference[:BUG], mlx5[:chunks][:BUG] or kernel:DEVICE[,DEVICE]";
+#[cfg(not(feature = "mlx5"))]
+const EXPECTED: &str = "expected reference[:BUG] or kernel:DEVICE[,DEVICE]";
+
+fn bug(slug: &str) -> std::result::Result<Bug, String> {
+    let found = Bug::ALL.iter().find(|bug| bug.slug() == slug);
+    found.copied().ok_or_else(|| {
+        let known: Vec<_> = Bug::ALL.iter().map(|bug| bug.slug()).collect();
+        format!("no bug is named {slug:?}; there are {}", known.join(", "))
+    })
+}
+
+#[cfg(feature = "mlx5")]
+fn mlx5(how: &str) -> std::result::Result<Mlx5Options, String> {
+    let (chunks, slug) = match how.split_once(':') {
+        None if how == "chunks" => (true, None),
+        Some(("chunks", slug)) => (true, Some(slug)),
+        _ => (false, Some(how)),
+    };
+    Ok(Mlx5Options { chunks, bug: slug.map(bug).transpose()?, ..Mlx5Options::default() })
 }
 
 /// A byte of the device that a guest could write.
@@ -118,6 +144,14 @@ impl TargetName {
                 };
                 Ok(vec![Box::new(new()), Box::new(new())])
             }
+            #[cfg(feature = "mlx5")]
+            Self::Mlx5(options) => [1, 2]
+                .into_iter()
+                .map(|seed| {
+                    let target = Mlx5Target::new(Mlx5Options { seed, ..*options })?;
+                    Ok(Box::new(target) as Box<dyn Target>)
+                })
+                .collect(),
             Self::Kernel(devices) => devices
                 .iter()
                 .map(|device| {
@@ -133,6 +167,8 @@ impl TargetName {
         match self {
             Self::Reference(None) => "reference".to_owned(),
             Self::Reference(Some(bug)) => format!("reference with {}", bug.slug()),
+            #[cfg(feature = "mlx5")]
+            Self::Mlx5(options) => options.to_string(),
             Self::Kernel(devices) => format!("kernel {}", devices.join(" and ")),
         }
     }

@@ -2,8 +2,12 @@
 //! What suites can be run on.
 
 mod kernel;
+#[cfg(feature = "mlx5")]
+mod mlx5;
 mod reference;
 
 pub use kernel::{KernelTarget, KernelTargetError};
+#[cfg(feature = "mlx5")]
+pub use mlx5::{Mlx5Options, Mlx5Target, SharedMlx5};
 pub(crate) use reference::MemoryDevice;
 pub use reference::{Reference, SharedReference};

@@ -222,6 +222,8 @@ impl<C: Commands, F: Function> Mlx5Device<C, F> {
     /// The session ends, and the function is reset for its next user: only so is it in RUNNING.
     fn close(&self) -> Result<(), Errno> {
         self.with(|guarded| {
+            // The VHCA has to know, too, that it will not be suspended any more.
+            errno_of(guarded.device.apply(Op::Reset, &mut []))?;
             errno_of(guarded.device.apply(Op::Close, &mut []))?;
             self.open.store(false, Ordering::Release);
             guarded.owes_reset = self.function.reset().is_err();

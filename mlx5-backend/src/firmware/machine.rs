@@ -143,7 +143,11 @@ impl Machine {
                 self.queue.set_low(value);
                 self.bar.store(offset, self.queue_shape());
             }
-            bar::COMMAND_DOORBELL => self.ring(value),
+            bar::COMMAND_DOORBELL => {
+                self.ring(value);
+                // A report that waits for a buffer tries again all the time.
+                self.send_reports();
+            }
             _ if offset >= FIRST_UAR as usize * UAR_BYTES => {
                 self.uar_written(offset % UAR_BYTES, value);
             }

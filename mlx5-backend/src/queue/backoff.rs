@@ -12,18 +12,18 @@ const FIRST_SLEEP: Duration = Duration::from_micros(20);
 const LONGEST_SLEEP: Duration = Duration::from_millis(1);
 
 /// One wait, from its beginning.
-pub(super) struct Backoff {
+pub(crate) struct Backoff {
     since: Instant,
     sleep: Duration,
 }
 
 impl Backoff {
-    pub(super) fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self { since: Instant::now(), sleep: FIRST_SLEEP }
     }
 
     /// Lets a little time pass, or says how long to sleep before the next look.
-    pub(super) fn pause(&mut self) -> Option<Duration> {
+    pub(crate) fn pause(&mut self) -> Option<Duration> {
         let waited = self.since.elapsed();
         if waited < SPIN {
             std::hint::spin_loop();

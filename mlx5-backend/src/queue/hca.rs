@@ -131,6 +131,12 @@ impl<R: Registers> Hca<R> {
         self.uar
     }
 
+    /// The event queue for everything but answers and pages: where completion queues belong that
+    /// somebody polls.
+    pub fn event_queue(&self) -> Option<u8> {
+        self.queue.events.numbers().get(1).copied()
+    }
+
     /// Takes the function down: no command is on its way any more, and the firmware has no memory.
     ///
     /// Goes on after a command that the firmware refused, and reports the first; stops if there are

@@ -40,7 +40,7 @@ use crate::bar::{self, Registers};
 use crate::command::{CommandError, Commands};
 use crate::dma::{DmaBuffer, DmaError, DmaSpace};
 use crate::layout::{CmdQueueEntry, CommandIn, CommandOut, CommandStatus, DeliveryStatus, Opcode};
-use backoff::Backoff;
+pub(crate) use backoff::Backoff;
 use entry::{Entry, INLINE_BYTES, OWNED_BY_FIRMWARE, STATUS};
 use events::Events;
 pub use events::{Event, EventCounts};

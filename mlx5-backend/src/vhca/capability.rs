@@ -2,7 +2,10 @@
 //! Whether a virtual function can be migrated at all.
 
 use crate::command::{CommandError, Commands};
-use crate::layout::{CapMode, CapType, QueryHcaCapIn, QueryHcaCapOut};
+use crate::layout::{
+    CapMode, CapType, EnableHcaIn, EnableHcaOut, QueryHcaCapIn, QueryHcaCapOut, SetHcaCapIn,
+    SetHcaCapOut,
+};
 
 use super::error::VhcaError;
 
@@ -49,17 +52,39 @@ pub(super) fn migratable(commands: &impl Commands, function: u16) -> Result<u16,
     Ok(now.capability().cmd_hca_cap().vhca_id())
 }
 
+/// Enables a virtual function and makes it migratable, on a physical one that user space owns: on
+/// others mlx5_core and devlink do it. Before its driver has it.
+///
+/// Sources: the kernel's `mlx5_core_enable_hca()` and
+/// `mlx5_devlink_port_fn_migratable_set()`.
+///
+/// # Errors
+///
+/// When the firmware refuses.
+pub fn make_migratable(commands: &impl Commands, function: u16) -> Result<(), VhcaError> {
+    let mut enable = EnableHcaIn::command();
+    enable.set_function_id(function);
+    commands.execute(enable.as_bytes(), EnableHcaOut::zeroed().as_bytes_mut())?;
+    let most = query(commands, Some(function), CapType::General2, CapMode::Max)?;
+    let mut set = Box::new(SetHcaCapIn::command());
+    set.set_kind(CapType::General2).set_other_function(true).set_function_id(function);
+    let mut capability = set.capability_mut();
+    capability.as_bytes_mut().copy_from_slice(most.capability().as_bytes());
+    capability.cmd_hca_cap_2_mut().set_migratable(true);
+    Ok(commands.execute(set.as_bytes(), SetHcaCapOut::zeroed().as_bytes_mut())?)
+}
+
 fn must(has: bool, capability: &'static str) -> Result<(), VhcaError> {
     if has { Ok(()) } else { Err(VhcaError::Lacks { capability }) }
 }
 
 /// Of the function that is asked, or of another.
-fn query(
+pub(crate) fn query(
     commands: &impl Commands,
     function: Option<u16>,
     kind: CapType,
     mode: CapMode,
-) -> Result<QueryHcaCapOut<Vec<u8>>, VhcaError> {
+) -> Result<QueryHcaCapOut<Vec<u8>>, CommandError> {
     let mut input = QueryHcaCapIn::command();
     input.ask(kind, mode);
     if let Some(function) = function {
@@ -67,5 +92,5 @@ fn query(
     }
     let mut output = vec![0; QueryHcaCapOut::BYTES];
     commands.execute(input.as_bytes(), &mut output)?;
-    Ok(QueryHcaCapOut::new(output).map_err(CommandError::from)?)
+    Ok(QueryHcaCapOut::new(output)?)
 }

@@ -170,7 +170,8 @@ fn size_field(size: usize) -> u32 {
     u32::try_from(size).unwrap_or(u32::MAX)
 }
 
-fn create_mkey(pd: u32, iova: u64, len: usize) -> Vec<u8> {
+/// CREATE_MKEY for memory that is addressed from 0, through a list of its pages.
+pub(crate) fn create_mkey(pd: u32, iova: u64, len: usize) -> Vec<u8> {
     let pages = len.div_ceil(PAGE_BYTES as usize);
     // Two page addresses to a unit, and the last one may be empty.
     let units = pages.div_ceil(2);

@@ -29,9 +29,9 @@
 //! something else, that test says what and why.
 
 mod buffer;
-mod capability;
+pub(crate) mod capability;
 mod error;
-mod hca;
+pub(crate) mod hca;
 mod record;
 mod resuming;
 mod save;
@@ -51,7 +51,7 @@ use hca::Hca;
 use resuming::Resuming;
 use saving::Saving;
 
-pub use capability::Migration;
+pub use capability::{Migration, make_migratable};
 pub use error::VhcaError;
 pub use save::PendingSave;
 

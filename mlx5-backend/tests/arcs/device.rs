@@ -179,6 +179,9 @@ fn a_closed_device_is_running_when_it_is_opened_again() {
     assert_eq!(apply(&device, Op::Open), Reply::Errno(Errno::EBUSY));
     assert_eq!(state(&device), State::Running);
     assert!(agree(&double, &device));
+    // And nobody believes that it is still suspended as it was.
+    assert_eq!(apply(&device, Op::set(State::Stop)), Reply::Fd(None));
+    assert!(agree(&double, &device));
 }
 
 /// M75: a reset of the function that fails is an error, and changes nothing.
