@@ -12,7 +12,7 @@ use super::recording::{DmaLogging, Header, Problem, Recording, RecordingError, R
 /// Read a list of calls. Each line `=== NAME` begins a recording.
 ///
 /// Calls that are not about migration are passed over, and so are those on an fd that is no device.
-pub fn read(input: impl BufRead) -> Result<Vec<Recording>, RecordingError> {
+pub(super) fn read(input: impl BufRead) -> Result<Vec<Recording>, RecordingError> {
     let mut file = Recordings::default();
     let mut section = None;
     for (line, text) in (1..).zip(input.lines()) {

@@ -183,8 +183,8 @@ impl fmt::Display for Report {
             .map(|severity| self.count(severity));
         writeln!(
             f,
-            "{recording}: {steps} calls on {devices} devices: {errors} errors, {warnings} warnings, \
-             {notes} notes"
+            "{recording}: calls {steps}, devices {devices}; errors {errors}, warnings {warnings}, \
+             notes {notes}"
         )?;
         self.findings.iter().try_for_each(|finding| finding.fmt(f))
     }

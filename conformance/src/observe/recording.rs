@@ -160,7 +160,7 @@ pub enum Problem {
 ///
 /// What this returns has a meaning throughout: an op has a reply that it can have, and a data_fd was
 /// handed out before it is used, and once.
-pub fn read(mut input: impl BufRead) -> Result<Vec<Recording>, RecordingError> {
+pub(super) fn read(mut input: impl BufRead) -> Result<Vec<Recording>, RecordingError> {
     let mut file = Recordings::default();
     let mut text = Vec::new();
     for line in 1.. {

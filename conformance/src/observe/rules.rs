@@ -149,6 +149,9 @@ rules! {
     /// A data_fd was never closed.
     NeverClosed = "never-closed", Vmm, Warning, ["R10"],
         "close every data_fd, also a dead one";
+    /// A save was brought to its end, and nobody looked where the device was.
+    NeverLooked = "never-looked", Vmm, Note, ["O4"],
+        "GET the device_state behind the last SET: a reset that arrived inside it shows only there";
     /// A device was stopped while another one of the VM still started peer-to-peer DMA.
     PeerRunning = "peer-running", Vmm, Warning, ["R21", "R22"],
         "bring every device to a P2P state first, then the first of them to STOP";

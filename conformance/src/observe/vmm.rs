@@ -29,6 +29,8 @@ pub(super) struct VmmSide {
     failed: bool,
     /// What was loaded has been refused, and the device was not reset since.
     refused: bool,
+    /// A stream was read to its end, and nobody has looked since where the device is.
+    unseen: bool,
     /// Whether the log of DMA is on, where the VMM can know it.
     logging: Option<bool>,
 }
@@ -86,6 +88,7 @@ impl VmmSide {
             session: None,
             failed: false,
             refused: false,
+            unseen: false,
             logging: Some(false),
         }
     }
@@ -157,6 +160,8 @@ impl VmmSide {
             let expected = "a GET of the device_state or a reset behind the SET that failed";
             remarks.push(Remark::new(Rule::FailureIgnored, expected).only(Severity::Warning));
         }
+        let expected = "a GET of the device_state behind the end of the stream";
+        remarks.extend(self.unseen.then(|| Remark::new(Rule::NeverLooked, expected)));
         remarks
     }
 
@@ -266,6 +271,7 @@ impl VmmSide {
     /// The answer of a GET.
     fn looked(&mut self, reply: &Reply<u64>) {
         let Reply::State(state) = reply else { return };
+        self.unseen = false;
         (self.failed, self.at) = (false, state.known());
         let direction = state.known().and_then(State::session);
         if self.session.as_ref().is_some_and(|session| Some(session.direction) != direction) {
@@ -369,6 +375,7 @@ impl VmmSide {
             // A device that says 0 in PRE_COPY means: nothing for now.
             (_, Reply::EndOfStream(EndOfStream::Permanent)) => {
                 session.drained |= !self.at.is_some_and(State::is_pre_copy);
+                self.unseen |= session.drained;
             }
             (_, Reply::Info(info)) => session.initial = Some(info.initial_bytes),
             (Op::Write { bytes, .. }, Reply::Written(taken)) => {
