@@ -916,6 +916,8 @@ fn is_readable(steps: &[Step]) -> bool {
 }
 
 proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
     /// W7: whatever happens behind the back of the core's sessions, on the core's device they break no
     /// rule, and what they did can be written down and read.
     #[test]

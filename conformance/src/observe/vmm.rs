@@ -171,12 +171,14 @@ impl VmmSide {
         if !self.asked_features {
             remarks.push(Remark::new(Rule::FeaturesFirst, "a GET of the features before it"));
         }
-        remarks.extend(self.route(to));
+        let refused = self.route(to);
+        let leaves = refused.is_none();
+        remarks.extend(refused);
         if self.failed {
             let expected = "a GET of the device_state before another SET";
             remarks.push(Remark::new(Rule::FailureIgnored, expected).only(Severity::Note));
         }
-        if let (Some(at), Some(session)) = (self.at, &self.session) {
+        if let (Some(at), Some(session), true) = (self.at, &self.session, leaves) {
             remarks.extend(self.leave(at, to, session));
         }
         remarks
