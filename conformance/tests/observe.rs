@@ -2,7 +2,7 @@
 //! Recordings of VMMs: every rule has one that breaks it and nothing else, and the same one healed;
 //! whatever the core's own sessions do on the core's own device breaks none.
 
-#![expect(clippy::expect_used, clippy::unwrap_used, clippy::panic, reason = "helpers of tests")]
+#![expect(clippy::unwrap_used, clippy::panic, reason = "helpers of tests may fail them")]
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -624,6 +624,21 @@ fn calls_that_overlap_are_not_called_errors() {
     };
     let severity = |took| report(steps(took)).findings[0].severity;
     assert_eq!(severity(20), Severity::Warning);
+    // A reader that was waiting when the session was ended uses no stale data_fd.
+    let reader = |began, took| {
+        vec![
+            at(0, 1, 1, features(7)),
+            at(10, 1, 1, set_opens(State::PreCopy, 1)),
+            at(30, 10, 1, set(State::Running)),
+            at(began, took, 2, read_fails(1, Errno::ENODEV)),
+            at(90, 1, 2, close_fd(1)),
+        ]
+    };
+    let stale = |began, took| {
+        let found = report(reader(began, took)).findings;
+        found.into_iter().find(|finding| finding.rule == Rule::StaleFd).unwrap().severity
+    };
+    assert_eq!((stale(20, 30), stale(50, 1)), (Severity::Warning, Severity::Error));
     let apart = vec![features(7), at(10, 5, 1, get(State::Stop)), at(20, 5, 2, set(State::Stop))];
     assert_eq!(report(apart).findings[0].severity, Severity::Error);
 }

@@ -213,7 +213,7 @@ impl World {
     /// `None` if it is on a data_fd that was let go.
     fn apply(&mut self, op: &Op<u64>, way: Way) -> Option<Reply<u64>> {
         let mut known = true;
-        let op = op.clone().map_fd(|name| {
+        let op = op.map_fd(|name| {
             let fd = self.names.get(name.0 as usize).copied().flatten();
             known = fd.is_some();
             fd.unwrap_or(name)

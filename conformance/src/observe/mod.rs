@@ -214,7 +214,7 @@ struct Pair {
 /// Hold a recording against the state machine.
 ///
 /// A device counts as just opened when it is first seen. Where calls overlap in time their order is
-/// not known, so what would be an error of the device is a warning there.
+/// not known, so what would be an error is a warning there.
 #[must_use]
 pub fn observe(recording: &Recording) -> Report {
     let steps = &recording.steps;
@@ -255,12 +255,12 @@ impl Pair {
             return call.and_then(|call| self.vmm.log(call, &step.reply)).into_iter().collect();
         };
         let mut remarks = self.device.answer(op, &step.reply);
+        remarks.extend(self.vmm.call(op, &step.reply));
         if overlaps {
             for remark in &mut remarks {
                 remark.severity = remark.severity.min(Severity::Warning);
             }
         }
-        remarks.extend(self.vmm.call(op, &step.reply));
         remarks
     }
 }

@@ -56,6 +56,7 @@ enum feature {
 
 static _Atomic uint64_t table[FDS];
 static _Atomic unsigned epochs[DEVICES];
+static _Atomic unsigned char opted_in[DEVICES];
 static _Atomic unsigned devices;
 static _Atomic int output = -1;
 static pid_t owner;
@@ -121,6 +122,7 @@ static uint64_t known(int fd)
 			table[i] = 0;
 		devices = 0;
 		memset((void *)epochs, 0, sizeof(epochs));
+		memset((void *)opted_in, 0, sizeof(opted_in));
 		owner = getpid();
 		return 0;
 	}
@@ -267,6 +269,7 @@ static int feature(int fd, void *arg)
 		tell(call, "\"op\":\"data_size\"", "{\"size\":%llu}",
 		     (unsigned long long)wide(arg, HEADER));
 	} else if (which == PRECOPY_V2) {
+		opted_in[device] |= !failed;
 		tell(call, "\"op\":\"opt_in_precopy_v2\"", "\"ok\"");
 	} else {
 		const char *done = which == LOG_START ? "\"dma_logging\":\"start\"" :
@@ -292,7 +295,7 @@ static int precopy_info(int fd, void *arg, uint64_t entry)
 	tell(call, done, "{\"info\":{\"initial_bytes\":%llu,\"dirty_bytes\":%llu,\"reinit\":%s}}",
 	     (unsigned long long)(result < 0 ? 0 : wide(arg, 8)),
 	     (unsigned long long)(result < 0 ? 0 : wide(arg, 16)),
-	     result >= 0 && word(arg, 4) & 1 ? "true" : "false");
+	     result >= 0 && opted_in[call.device] && word(arg, 4) & 1 ? "true" : "false");
 	errno = saved;
 	return result;
 }
