@@ -110,7 +110,7 @@ fn a_vmm_is_watched() {
         (Op::Reset, Reply::Ok),
         (Op::Close, Reply::Ok),
     ];
-    let seen = recording.steps.iter().map(|step| (step.op.clone().unwrap(), step.reply));
+    let seen = recording.steps.iter().map(|step| (step.op.unwrap(), step.reply));
     assert_eq!(seen.collect::<Vec<_>>(), wanted);
     let steps = &recording.steps;
     assert!(steps.iter().all(|step| step.pid > 0 && step.tid > 0 && step.at > 0));
