@@ -36,13 +36,15 @@ struct World {
     /// The core's numbers of the data_fds, by those of the recording. Of some there is none: they
     /// were let go.
     names: Vec<Option<Fd>>,
+    /// It is so only if a reset was that has not been said yet.
+    unsaid: bool,
 }
 
 impl DeviceSide {
     /// A device that was just opened.
     pub(super) fn new(features: Features) -> Self {
         let device = Device::new(features, Dictated::default());
-        let world = World { device, names: Vec::new() };
+        let world = World { device, names: Vec::new(), unsaid: false };
         Self { features, worlds: vec![world], initial: None }
     }
 
@@ -54,8 +56,18 @@ impl DeviceSide {
             return remarks;
         }
         remarks.extend(self.initial(op, reply));
-        let next = self.all(|world| world.explain(op, reply));
+        let mut next = self.all(|world| world.explain(op, reply));
+        if let (Op::SetState { .. }, Reply::Errno(_)) = (op, reply) {
+            // A SET can fail anywhere, so also behind a reset: which it was, a later answer tells.
+            next.extend(self.all(|world| world.explain_by_reset(op, reply)));
+            next.truncate(MOST_WORLDS);
+        }
         if !next.is_empty() {
+            let unsaid = next.iter().all(|world| world.unsaid);
+            if unsaid {
+                remarks.push(Remark::new(Rule::ResetInferred, "another answer, unless by a reset"));
+                next.iter_mut().for_each(|world| world.unsaid = false);
+            }
             self.worlds = next;
             return remarks;
         }
@@ -68,6 +80,7 @@ impl DeviceSide {
             let expected = format!("{}, unless {at} was left by a reset", self.worlds[0].says(op));
             remarks.push(Remark::new(Rule::ResetInferred, expected));
             self.worlds = after_reset;
+            self.worlds.iter_mut().for_each(|world| world.unsaid = false);
         }
         remarks
     }
@@ -161,7 +174,7 @@ impl World {
 
     /// The same with a reset before the op, or inside it, that nobody recorded.
     fn explain_by_reset(&self, op: &Op<u64>, reply: &Reply<u64>) -> Vec<Self> {
-        let mut reset = self.clone();
+        let mut reset = Self { unsaid: true, ..self.clone() };
         reset.device.apply(Op::Reset, &mut []);
         let mut ways = reset.explain(op, reply);
         if let (Op::SetState { to, .. }, Reply::Fd(_)) = (op, reply) {
