@@ -10,8 +10,8 @@ use std::path::{Path, PathBuf};
 
 use proptest::prelude::*;
 use vfio_conform::observe::{
-    DmaLogging, Finding, Format, Header, Recording, Report, Rule, Severity, Step, observe, read,
-    write,
+    DmaLogging, Finding, Format, Header, Recording, Report, Rule, Severity, Side, Step, observe,
+    read, write,
 };
 use vfio_fsm_core::device::{Device, Memory};
 use vfio_fsm_core::vmm::frame::Frame;
@@ -611,6 +611,20 @@ fn a_reset_behind_the_vmms_back_is_inferred() {
     assert_eq!(rules(new), [(Rule::ResetInferred, Some(4))]);
 }
 
+/// W3: a SET may also have failed behind a reset, and a later answer tells.
+#[test]
+fn a_reset_before_a_set_that_failed_is_inferred() {
+    let found = report(vec![
+        features(7),
+        set_opens(State::StopCopy, 1),
+        set_fails(State::PreCopy, Errno::EMFILE),
+        info_fails(1, Errno::ENODEV),
+    ]);
+    let devices = found.findings.iter().filter(|found| found.rule.side() == Side::Device);
+    let devices: Vec<_> = devices.map(|finding| (finding.rule, finding.step)).collect();
+    assert_eq!(devices, [(Rule::ResetInferred, Some(4))], "{found}");
+}
+
 /// W4: where calls overlap, their order is not known, and what would be an error is a warning.
 #[test]
 fn calls_that_overlap_are_not_called_errors() {
@@ -977,7 +991,7 @@ proptest! {
         }
         let found = report(device.steps.clone()).findings;
         let at_fault = |finding: &&Finding| {
-            let device = finding.rule.side() == vfio_conform::observe::Side::Device;
+            let device = finding.rule.side() == Side::Device;
             device && finding.rule != Rule::ResetInferred
         };
         prop_assert_eq!(found.iter().find(at_fault), None);
