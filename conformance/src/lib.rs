@@ -6,6 +6,7 @@
 //!   device and real device nodes, and any type of yours can be one.
 //! * [`deviation`] is what a driver is known to do differently.
 //! * [`migrate`] runs whole migrations between two devices, with a reset at every step.
+//! * [`observe`] holds recordings of real VMMs against the state machine, from both sides.
 //! * `lab` boots a distribution's kernel in a virtual machine and replays on its sample driver.
 //!
 //! ```
@@ -28,6 +29,7 @@ pub mod deviation;
 #[cfg(feature = "lab")]
 pub mod lab;
 pub mod migrate;
+pub mod observe;
 pub mod race;
 pub mod replay;
 pub mod report;

@@ -16,6 +16,7 @@ mod learn;
 #[cfg(feature = "check")]
 mod matrix;
 mod migrate;
+mod observe;
 mod output;
 mod race;
 mod replay;
@@ -75,6 +76,10 @@ enum Command {
     Migrate(migrate::Arguments),
     #[command(hide = true)]
     MigratePeer(migrate::PeerArguments),
+    /// Hold a recording of a real VMM against the state machine, from both sides.
+    Observe(observe::Arguments),
+    /// Run a VMM under a recorder, then observe what it did.
+    Watch(observe::WatchArguments),
     /// Boot a distribution's kernel in a virtual machine and run the suites on its sample driver.
     #[cfg(feature = "lab")]
     Lab(lab::Arguments),
@@ -141,6 +146,8 @@ fn execute(command: Option<Command>, output: &mut Output) -> Result<Verdict> {
         Some(Command::Race(arguments)) => race::run(&arguments, output),
         Some(Command::Migrate(arguments)) => migrate::run(&arguments, output),
         Some(Command::MigratePeer(arguments)) => migrate::serve(&arguments),
+        Some(Command::Observe(arguments)) => observe::run(&arguments, output),
+        Some(Command::Watch(arguments)) => observe::watch(&arguments, output),
         #[cfg(feature = "lab")]
         Some(Command::Lab(arguments)) => lab::run(&arguments, output),
     };

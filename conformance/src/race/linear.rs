@@ -155,7 +155,7 @@ impl Explained {
 /// What a device makes of the next call where it has a choice.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[repr(u8)]
-enum Way {
+pub(crate) enum Way {
     /// A read returns bytes, a write is taken, a stream is a good one.
     #[default]
     Gives,
@@ -199,7 +199,7 @@ impl Rules {
 
 /// A device that does as it is told.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-struct Dictated(Way);
+pub(crate) struct Dictated(Way);
 
 impl ArcActions for Dictated {
     fn arc(&mut self, arc: Arc) -> Result<(), ArcFailure> {

@@ -7,6 +7,7 @@ mod linear;
 mod run;
 
 pub use history::{Call, History};
+pub(crate) use linear::{Dictated, Way};
 pub use linear::{MOST_CALLS, Order, Rules, order};
 pub use run::{Plan, Stuck, race};
 
