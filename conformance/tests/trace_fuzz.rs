@@ -120,6 +120,8 @@ const WORDS: &[&str] = &[
     "bytes",
     "len",
     "slot",
+    "flipped",
+    "bit",
     "part",
     "of",
     "drop",
@@ -232,6 +234,7 @@ fn data() -> impl Strategy<Value = Data> {
         slot.prop_map(|(slot, part, of, drop, add)| {
             Data::Slot { slot, part: part % of, of, drop, add }
         }),
+        (0..3_u8, any::<u32>()).prop_map(|(slot, bit)| Data::Flipped { slot, bit }),
     ]
 }
 
