@@ -21,6 +21,8 @@
 //! }
 //! ```
 
+#[cfg(feature = "check")]
+pub mod catalogue;
 pub mod complete;
 pub mod deviation;
 #[cfg(feature = "lab")]

@@ -111,7 +111,8 @@ fn a_failing_verdict_is_1() {
 fn help_says_what_the_exit_codes_mean() {
     let ran = run(["--help"]).ends_with(0);
     assert!(ran.out.contains("0 all good, 1 a verdict failed, 2 wrong use"), "{}", ran.out);
-    for command in ["run", "check", "generate", "replay", "migrate", "lab"] {
+    assert!(ran.out.contains("3 a check was cut short"), "{}", ran.out.replace('\n', " "));
+    for command in ["run", "check", "bench", "generate", "replay", "migrate", "lab"] {
         assert!(ran.out.contains(command), "{command}");
         run([command, "--help"]).ends_with(0);
     }
@@ -553,21 +554,18 @@ const REPORT: &[&str] = &["target", "counts", "ops", "seconds", "traces", "unuse
 fn run_says_it_all_in_json() {
     let json = run(["--json"]).ends_with(0).json();
     has_keys(&json, &["model", "suites", "replay", "planted_bugs"]);
-    let lists = ["spaces", "lock_spaces", "properties", "mutants", "slips", "lock_mutants"];
     let model = json["model"].as_object().expect("an object");
-    let system = ["system_spaces", "system_claims", "system_refutations"];
-    has_keys(&json["model"], &[&lists[..], &system, &["idle", "refutations"]].concat());
-    for (list, entries) in model.iter().filter(|(list, _)| *list != "idle") {
+    let lists = ["spaces", "lock_spaces", "system_spaces", "properties", "claims"];
+    has_keys(&json["model"], &lists);
+    for (list, entries) in model {
         assert!(!entries.as_array().expect("a list").is_empty(), "{list} is empty");
     }
-    assert_eq!(model["idle"], Value::Array(vec![]), "nothing was without something to judge");
     let space = ["model", "features", "states", "transitions", "depth", "seconds", "failures"];
     for spaces in ["spaces", "lock_spaces", "system_spaces"] {
         has_at_least(&model[spaces][0], &space);
     }
-    for claims in ["mutants", "slips", "lock_mutants", "refutations", system[1], system[2]] {
-        has_at_least(&model[claims][0], &["what", "by", "steps"]);
-    }
+    let claim = ["fault", "property", "model", "features", "steps", "run"];
+    has_at_least(&model["claims"][0], &claim);
     has_keys(&json["suites"], &["arcs", "resets", "fds", "streams", "model"]);
     has_keys(&json["suites"]["arcs"], &["traces", "steps"]);
     has_keys(&json["replay"], REPORT);
@@ -681,8 +679,18 @@ fn standard_output_has_the_same_traces() {
 fn every_planted_bug_fails_a_verdict() {
     let bugs = bugs();
     assert!(bugs.len() >= 29, "{bugs:?}");
+    // Made once: the model's own traces take a while to find.
+    let directory = directory();
+    run(["generate", "--out", text(directory.path())]).ends_with(0);
+    let files: Vec<_> = fs::read_dir(directory.path())
+        .expect("the folder is there")
+        .map(|entry| entry.expect("it can be read").path())
+        .collect();
+    let traces: Vec<&str> = files.iter().flat_map(|file| ["--traces", text(file)]).collect();
     for bug in bugs {
-        let ran = run(["replay", "--json", "--target", &format!("reference:{bug}")]).ends_with(1);
+        let target = format!("reference:{bug}");
+        let replay = ["replay", "--json", "--target", &target];
+        let ran = run(replay.iter().chain(&traces)).ends_with(1);
         let counts = counts(&ran);
         assert_ne!(counts["fail"], 0, "{bug}: {counts}");
         assert_ne!(counts["pass"], 0, "{bug} does not break everything: {counts}");
@@ -700,11 +708,8 @@ fn counterexamples_tell_bug_from_device() {
     let names: Vec<_> = traces.iter().filter_map(|trace| trace["trace"].as_str()).collect();
     assert_eq!(names.len(), traces.len());
     for bug in bugs() {
-        // The first is named after the bug, what other properties find after them too.
-        let more = format!("{bug}-by-");
-        let against = |name: &&&str| {
-            name.split('/').any(|part| part == bug || part.starts_with(more.as_str()))
-        };
+        // model/flags/actors/bug/property
+        let against = |name: &&&str| name.split('/').any(|part| part == bug);
         let fails = |name: &&str| {
             let target = format!("reference:{bug}");
             let only = ["replay", "--traces", text(&path), "--only", name, "--target", &target];
@@ -712,6 +717,31 @@ fn counterexamples_tell_bug_from_device() {
         };
         let told = names.iter().filter(against).any(fails);
         assert!(told, "{bug}: none of {names:?} fails");
+    }
+}
+
+/// `check --mutants` has a row for each bug of the catalogue, fits a terminal, and says the same in
+/// JSON.
+#[test]
+fn the_matrix_of_mutants_is_whole() {
+    let ran = run(["check", "--mutants"]).ends_with(0);
+    let wide = ran.out.lines().find(|line| line.chars().count() > 80);
+    assert_eq!(wide, None, "at most 80 columns");
+    let json = run(["check", "--mutants", "--json"]).ends_with(0).json();
+    has_keys(&json, &["model", "mutants"]);
+    let matrix = &json["mutants"];
+    has_keys(matrix, &["bugs", "others", "not_here"]);
+    let rows = |list: &str| matrix[list].as_array().expect("a list").clone();
+    for row in rows("bugs").iter().chain(&rows("others")) {
+        has_at_least(row, &["fault", "property", "model", "steps"]);
+        let (fault, steps) = (row["fault"].as_str().expect("a name"), &row["steps"]);
+        let shown = format!("{fault:<33} {:<33} {steps:>5}", row["property"].as_str().unwrap());
+        assert!(ran.out.contains(&shown), "{shown} is not printed");
+    }
+    let catalogue = vfio_conform::catalogue::entries().expect("it is one");
+    let rows = [rows("bugs"), rows("not_here")].concat();
+    for entry in catalogue {
+        assert!(rows.iter().any(|row| row["bug"] == entry.id.as_str()), "{}", entry.id);
     }
 }
 
@@ -737,4 +767,129 @@ fn graphs_are_counted_and_written() {
     let ran = run(["graph", "--bug", "dead-poll-hangs"]).ends_with(1);
     assert!(ran.out.contains("FAIL: reader-woken"), "{}", ran.out);
     run(["graph", "--bug", "none-such"]).complains_of(&["none-such", "dead-poll-hangs"]);
+}
+
+// ---------------------------------------------------------------------------------------------
+// A check that is cut short, and one by hand
+
+/// A check that would pass, without time: neither passed nor failed.
+#[test]
+fn a_check_without_time_is_3() {
+    let model = ["check", "--model", "bench, 1 device"];
+    run(model).ends_with(0);
+    let ran = run(model.into_iter().chain(["--time-limit", "0"])).ends_with(3);
+    assert!(ran.out.contains("NOT FINISHED: the time limit of 0 s"), "{}", ran.out);
+    let ran = run(["--json", "check", "--time-limit", "0"]).ends_with(3);
+    assert!(ran.json()["model"]["not_finished"].is_string(), "{}", ran.out);
+}
+
+/// What cannot be meant is said.
+#[test]
+fn a_check_that_cannot_be_is_2() {
+    run(["check", "--model", "no such"]).complains_of(&["no model is selected", "\"Saver\""]);
+    run(["check", "--features", "none"]).complains_of(&["stop-copy", "full"]);
+    run(["check", "--symmetry", "--engine", "stateright"]).complains_of(&["--engine own"]);
+}
+
+/// Both engines, by name, say the same but for the time.
+#[test]
+fn the_engines_say_the_same() {
+    let said = |engine| {
+        let arguments = ["--json", "check", "--model", "bench, 2 devices", "--engine", engine];
+        let mut json = run(arguments.into_iter().chain(["--threads", "1"])).ends_with(0).json();
+        json["model"]["spaces"][0]["seconds"].take();
+        json
+    };
+    assert_eq!(said("own"), said("stateright"));
+    assert_eq!(said("own")["model"]["spaces"][0]["states"], 31_752);
+}
+
+/// The program at work, ended at the latest with the test.
+struct Working(std::process::Child);
+
+impl Working {
+    fn begin(arguments: &[&str]) -> Self {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_vfio-conform"));
+        let command = command.args(arguments).stdout(Stdio::piped()).stderr(Stdio::null());
+        Self(command.spawn().expect("it can be run"))
+    }
+}
+
+impl Drop for Working {
+    fn drop(&mut self) {
+        // It has ended already, or it is to.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// Try until it comes to something.
+fn patiently<T>(mut attempt: impl FnMut() -> Option<T>) -> T {
+    let began = std::time::Instant::now();
+    loop {
+        if let Some(done) = attempt() {
+            return done;
+        }
+        assert!(began.elapsed() < PATIENCE, "it takes too long");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+/// Ctrl-C in the middle of a large check: it says what was done, and that it is not all.
+#[test]
+fn an_interrupted_check_says_what_was_done() {
+    let mut working = Working::begin(&["check", "--model", "Saver", "--engine", "own"]);
+    let id = working.0.id();
+    // From when on it catches the signal.
+    patiently(|| {
+        let status = fs::read_to_string(format!("/proc/{id}/status")).ok()?;
+        let caught = status.lines().find_map(|line| line.strip_prefix("SigCgt:"))?;
+        let caught = u64::from_str_radix(caught.trim(), 16).ok()?;
+        (caught & 1 << 1 != 0).then_some(())
+    });
+    let sent = Command::new("kill").args(["-INT", &id.to_string()]).status();
+    assert!(sent.expect("kill is there").success());
+    let status = patiently(|| working.0.try_wait().expect("it can be waited for"));
+    let out = working.0.stdout.take().expect("it is piped");
+    let out = std::io::read_to_string(out).expect("it is text");
+    assert_eq!(status.code(), Some(3), "{out}");
+    assert!(out.contains("NOT FINISHED: it was interrupted"), "{out}");
+}
+
+/// The Explorer, without a browser: worlds and steps in words.
+#[test]
+fn a_model_can_be_explored() {
+    use std::io::{Read, Write};
+    use std::net::{TcpListener, TcpStream};
+    let free = TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr());
+    let address = free.expect("there is a free port").to_string();
+    let arguments = ["check", "--model", "Saver", "--features", "full", "--explore", &address];
+    let _working = Working::begin(&arguments);
+    let get = |path: &str| -> Value {
+        let mut stream = patiently(|| TcpStream::connect(&address).ok());
+        write!(stream, "GET {path} HTTP/1.0\r\n\r\n").expect("it listens");
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).expect("it answers");
+        let (_, body) = answer.split_once("\r\n\r\n").expect("there is a body");
+        serde_json::from_str(body).unwrap_or_else(|error| panic!("{error}: {answer}"))
+    };
+    assert_eq!(get("/.status")["properties"][0][1], "saver-legal-set");
+    let begin = get("/.states/");
+    let words = begin[0]["state"].as_str().expect("a world is in words");
+    assert!(words.starts_with("device in RUNNING; guest running; saver: "), "{words}");
+    let fingerprint = begin[0]["fingerprint"].as_str().expect("a fingerprint is text");
+    let steps = get(&format!("/.states/{fingerprint}"));
+    let steps = steps.as_array().expect("there are some");
+    let actions: Vec<_> = steps.iter().filter_map(|step| step["action"].as_str()).collect();
+    for words in ["session  GET features => ", "guest    RESET", "VMM      Cancel"] {
+        assert!(actions.iter().any(|action| action.starts_with(words)), "{words}: {actions:?}");
+    }
+}
+
+/// An address at which nobody can listen is wrong use.
+#[test]
+fn an_address_in_use_is_2() {
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").expect("there is a free port");
+    let address = taken.local_addr().expect("it has one").to_string();
+    run(["check", "--model", "Saver", "--explore", &address]).complains_of(&["--explore"]);
 }

@@ -2,11 +2,12 @@
 //! The suites themselves: they pass on what is right and fail on what is wrong.
 
 use vfio_conform::replay::{Options, Replayer, Target, TargetError, Verdict};
-use vfio_conform::suite::Suite;
+use vfio_conform::suite::{Refuted, Suite};
 use vfio_conform::target::Reference;
 use vfio_conform::trace::{self, Need};
 use vfio_fsm_core::device::Bug;
-use vfio_fsm_core::{Features, Op, Reply};
+use vfio_fsm_core::{Features, Op, Reply, State};
+use vfio_fsm_model::{Fault, Replay};
 
 /// Every trace passes on the core's device.
 #[test]
@@ -46,18 +47,34 @@ fn every_bug_fails_a_trace() {
     }
 }
 
-/// What the model found against a bug fails on the device with that bug.
+/// What the model found against a bug of the device fails on the device with that bug: every run,
+/// of every property that claims it.
 #[test]
 fn counterexamples_fail_on_their_bug() {
-    let traces = Suite::Model.generate_all();
-    for &bug in Bug::ALL {
-        let name = format!("/{}", bug.slug());
-        let found = traces.iter().find(|trace| trace.header.name.ends_with(&name));
-        let found = found.expect("one a bug");
+    for refuted in Refuted::all() {
+        let Fault::Device(bug) = refuted.claim.fault else { continue };
+        let trace = refuted.trace().expect("a device sees it");
         let (mut source, mut destination) = (Reference::with_bug(bug), Reference::with_bug(bug));
         let mut replayer = Replayer::new(vec![&mut source, &mut destination]);
-        let outcome = replayer.replay(found, Options::default());
-        assert!(matches!(outcome.verdict, Verdict::Fail(_)), "{name}");
+        let outcome = replayer.replay(&trace, Options::default());
+        assert!(matches!(outcome.verdict, Verdict::Fail(_)), "{}", trace.header.name);
+    }
+}
+
+/// Every claim of level 1 has a trace, and each trace ends where its run does.
+#[test]
+fn every_run_of_level_1_is_a_trace() {
+    for refuted in Refuted::all().iter().filter(|refuted| refuted.claim.level() == 1) {
+        let (claim, run) = (refuted.claim, refuted.run().expect("it is caught"));
+        let Some(Replay::Trace(trace)) = &run.replay else { panic!("{} has none", claim.fault) };
+        let end = |device| {
+            let mut steps = trace.steps.iter().rev();
+            let at = steps.find(|step| step.device == device).map(|step| step.at);
+            at.unwrap_or(State::Running).to_string()
+        };
+        let pair = claim.model().starts_with("2 ");
+        let at = if pair { format!("[{}, {}]", end(0), end(1)) } else { format!("[{}]", end(0)) };
+        assert!(run.steps.last().expect("a step").ends_with(&at), "{at}: {run}");
     }
 }
 

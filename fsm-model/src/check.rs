@@ -2,18 +2,22 @@
 //! Runs the checker, and does not believe it on its word.
 
 use std::fmt;
+use std::num::NonZeroUsize;
+use std::sync::atomic::Ordering;
+use std::thread;
 use std::time::{Duration, Instant};
 
 use stateright::{Checker, Model};
-use vfio_fsm_core::Features;
-use vfio_fsm_core::device::Planted;
 
-use crate::case::{Case, LockClaim, SlipClaim, l6_without_licence, v9_without_assumption};
+use crate::case::Case;
+use crate::claim::Claim;
 use crate::counterexample::Counterexample;
-use crate::mutant::Mutant;
-use crate::property::{CLAIM_WITHOUT_ASSUMPTION, Property, RULES};
-use crate::protocol::Protocol;
+use crate::locks::Schedule;
+use crate::property::Property;
 use crate::scene::{OnScene, Scene, Stage};
+use crate::search::{Found, Search};
+use crate::system::EVERY_RUN_ENDS;
+use crate::watch::{Cut, Watch};
 
 /// What a check came to.
 #[derive(Debug)]
@@ -32,6 +36,39 @@ pub struct Checked {
     pub judged: Vec<(&'static str, u64)>,
     /// Why it does not count as passed.
     pub failures: Vec<Failure>,
+    /// Why it was not finished: then it does not count as passed either, and the numbers are those
+    /// of what was done.
+    pub cut: Option<Cut>,
+}
+
+/// Who goes through the worlds.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Engine {
+    /// stateright, breadth first: knows a world again by 64 bits of its hash.
+    #[default]
+    Stateright,
+    /// Our own explorer: knows a world again by all of it.
+    Own,
+}
+
+/// How a check is done.
+#[derive(Clone, Copy, Debug)]
+pub struct How {
+    /// By whom.
+    pub engine: Engine,
+    /// With how many threads.
+    pub threads: NonZeroUsize,
+    /// Whether worlds in which like devices have changed places may stand for each other. Only our
+    /// own explorer does it; stateright's breadth-first search would ignore it without a word.
+    pub symmetric: bool,
+}
+
+impl Default for How {
+    /// By stateright, with a thread for each processor.
+    fn default() -> Self {
+        let threads = thread::available_parallelism().unwrap_or(NonZeroUsize::MIN);
+        Self { engine: Engine::default(), threads, symmetric: false }
+    }
 }
 
 /// Why a check does not count as passed.
@@ -46,6 +83,18 @@ pub enum Failure {
         /// The number of this run.
         seen: usize,
     },
+    /// A property had nothing to judge, and nothing says that this is meant.
+    Idle {
+        /// Which property.
+        property: &'static str,
+    },
+    /// A property that is said to have nothing to judge had something.
+    NotIdle {
+        /// Which property.
+        property: &'static str,
+        /// Why it should have had nothing.
+        why: &'static str,
+    },
 }
 
 /// A run that breaks a property.
@@ -55,6 +104,17 @@ pub struct Run {
     pub property: &'static str,
     /// What was done, in order, and what came of it.
     pub steps: Vec<String>,
+    /// The same, to be run again; `None` at level 3, where the text is all there is.
+    pub replay: Option<Replay>,
+}
+
+/// A run, to be run again.
+#[derive(Clone, Debug)]
+pub enum Replay {
+    /// At level 1: what the devices are asked. Any device can be asked the same.
+    Trace(Counterexample),
+    /// At level 2: whose turn it is. Only the model can be made to take these turns.
+    Schedule(Schedule),
 }
 
 impl fmt::Display for Run {
@@ -73,129 +133,170 @@ impl fmt::Display for Failure {
                 "{seen} states where {committed} are committed: if the change of meaning is \
                  wanted, commit the new number with it"
             ),
+            Self::Idle { property } => write!(
+                f,
+                "{property} had nothing to judge: let it have something here, or list it with \
+                 the reason among the silences of the case"
+            ),
+            Self::NotIdle { property, why } => write!(
+                f,
+                "{property} had something to judge and is listed as silent ({why}): take it off \
+                 the list"
+            ),
         }
     }
-}
-
-/// How a claim that is too strong was refuted.
-#[derive(Debug)]
-pub struct Refutation<T> {
-    /// The claim.
-    pub claim: &'static Property,
-    /// The run that breaks it; `None` if none was found, and then something is wrong.
-    pub run: Option<T>,
 }
 
 /// Check every property in every world of a case.
 pub fn check(case: &'static Case) -> Checked {
-    case.with(Checking(case))
+    check_watched(case, How::default(), &Watch::new(None))
 }
 
-struct Checking(&'static Case);
+/// The same, done in this way, while somebody looks on who may end it.
+pub fn check_watched(case: &'static Case, how: How, watch: &Watch) -> Checked {
+    let started = Instant::now();
+    let mut checked = case.with(Checking { case, how, watch });
+    checked.cut = watch.cut();
+    // A space that was cut short, by a broken property or by whoever looks on, has another size for
+    // that reason, and what was judged in it says nothing.
+    if checked.failures.is_empty() && checked.cut.is_none() {
+        checked.follow();
+        let committed = if how.symmetric { case.alike } else { case.states };
+        checked.compare(committed, checked.states);
+        let judged = checked.judged.iter();
+        checked.failures.extend(judged.filter_map(|&(id, count)| idle(case, id, count)));
+    }
+    checked.time = started.elapsed();
+    checked
+}
 
-impl OnScene for Checking {
+impl Checked {
+    /// Takes down how the runs end, where that is asked, on a graph that must have the same worlds.
+    fn follow(&mut self) {
+        if let Some(runs) = self.case.runs(None) {
+            self.compare(self.states, runs.states);
+            self.judged.push((EVERY_RUN_ENDS.id, runs.states as u64));
+            self.failures.extend(runs.trap.map(Failure::Broken));
+        }
+    }
+
+    fn compare(&mut self, committed: usize, seen: usize) {
+        self.failures.extend((seen != committed).then_some(Failure::States { committed, seen }));
+    }
+}
+
+struct Checking<'a> {
+    case: &'static Case,
+    how: How,
+    watch: &'a Watch,
+}
+
+impl OnScene for Checking<'_> {
     type Output = Checked;
 
     fn on<S: Scene>(self, scene: S) -> Checked {
-        let started = Instant::now();
-        let threads = std::thread::available_parallelism().map_or(1, usize::from);
-        let checker = Stage::new(scene).checker().threads(threads).spawn_bfs().join();
-        let (seen, committed) = (checker.unique_state_count(), self.0.states);
-        let mut failures: Vec<Failure> = broken(&checker).map(Failure::Broken).collect();
-        // A space that was cut short by a broken property has another size for that reason.
-        if seen != committed && failures.is_empty() {
-            failures.push(Failure::States { committed, seen });
-        }
-        Checked {
-            case: self.0,
-            states: seen,
-            transitions: checker.state_count(),
-            depth: checker.max_depth(),
-            time: started.elapsed(),
-            judged: checker.model().judged(),
-            failures,
+        match self.how.engine {
+            Engine::Stateright => self.by_stateright(scene),
+            Engine::Own => {
+                let How { threads, symmetric, .. } = self.how;
+                let threads = threads.get();
+                let found = Search { scene: &scene, threads, symmetric, watch: self.watch }.run();
+                self.checked(&scene, found)
+            }
         }
     }
 }
 
-/// Properties of these checks that had nothing to judge in any of them.
-pub fn idle(checks: &[Checked]) -> Vec<&'static str> {
-    let counts = |id| {
-        let all = checks.iter().flat_map(|check| &check.judged);
-        all.filter(move |&&(judged, _)| judged == id).map(|&(_, count)| count)
-    };
-    let ids = crate::properties().map(|property| property.id);
-    ids.filter(|&id| counts(id).next().is_some() && counts(id).sum::<u64>() == 0).collect()
+impl Checking<'_> {
+    fn by_stateright<S: Scene>(&self, scene: S) -> Checked {
+        let stage = Stage::new(scene);
+        let stop = stage.stop();
+        let checker = stage.checker().threads(self.how.threads.get()).spawn_bfs();
+        while !checker.is_done() {
+            // stateright has no other way to be ended from outside and still say what it found.
+            stop.store(self.watch.is_over(), Ordering::Relaxed);
+            let generated = checker.state_count();
+            self.watch.tell(checker.unique_state_count(), generated, checker.max_depth());
+            thread::sleep(Duration::from_micros(200 + generated as u64 / 100).min(LOOK));
+        }
+        let checker = checker.join();
+        let found = Found {
+            states: checker.unique_state_count(),
+            // It counts the initial world as generated, too.
+            transitions: checker.state_count() - 1,
+            depth: checker.max_depth(),
+            judged: checker.model().judged(),
+            broken: broken(&checker),
+        };
+        self.checked(&checker.model().scene, found)
+    }
+
+    fn checked<S: Scene>(&self, scene: &S, found: Found<S::Action>) -> Checked {
+        let Found { states, transitions, depth, judged, broken } = found;
+        let ids = scene.properties().into_iter().map(|property| property.id);
+        let broken = broken.into_iter().map(|found| Failure::Broken(Run::new(scene, found)));
+        Checked {
+            case: self.case,
+            states,
+            transitions,
+            depth,
+            time: Duration::ZERO,
+            judged: ids.zip(judged).collect(),
+            failures: broken.collect(),
+            cut: None,
+        }
+    }
 }
 
-/// The run by which the property that claims this bug catches it; `None` if the bug survives.
-pub fn check_mutant(mutant: &Mutant) -> Option<Counterexample> {
-    let rule = RULES.iter().find(|rule| rule.property.id == mutant.property)?;
-    let scene = Protocol::mutant(mutant.features, mutant.bug, std::slice::from_ref(rule));
-    first_counterexample(scene)
+/// How often a check by stateright is looked after, at the least.
+const LOOK: Duration = Duration::from_millis(20);
+
+/// Whether a property that was judged so often should have been.
+fn idle(case: &Case, property: &'static str, count: u64) -> Option<Failure> {
+    match (count, case.silence(property)) {
+        (0, None) => Some(Failure::Idle { property }),
+        (1.., Some(silence)) => Some(Failure::NotIdle { property, why: silence.why }),
+        _ => None,
+    }
 }
 
-/// The run by which the property that claims this slip of a VMM catches it; `None` if it survives.
-pub fn check_slip(claim: &SlipClaim) -> Option<Run> {
-    claim.with(First)
+/// The shortest run that breaks the property of a claim; `None` if the fault survives it.
+pub fn refute(claim: &Claim) -> Option<Run> {
+    if claim.property == EVERY_RUN_ENDS.id {
+        return claim.case.runs(Some(claim.fault))?.trap;
+    }
+    claim.case.scene(Some(claim.fault), Some(claim.property), Refuting)
 }
 
-/// The run by which the property that claims this design of the locks refuses it; `None` if it
-/// survives.
-pub fn check_lock_mutant(claim: &LockClaim) -> Option<Run> {
-    claim.with(First)
-}
+struct Refuting;
 
-pub(crate) struct First;
-
-impl OnScene for First {
+impl OnScene for Refuting {
     type Output = Option<Run>;
 
     fn on<S: Scene>(self, scene: S) -> Option<Run> {
         // One thread: only then is the first path found a shortest one.
         let checker = Stage::new(scene).checker().threads(1).spawn_bfs().join();
-        broken(&checker).next()
+        let first = broken(&checker).into_iter().next()?;
+        Some(Run::new(&checker.model().scene, first))
     }
 }
 
-/// Show that the seed thread's claim needs its unspoken assumption: a run in which the reset is
-/// done inside the very SET that is meant to reveal it (O4).
-pub fn refute() -> Refutation<Counterexample> {
-    let claim = &CLAIM_WITHOUT_ASSUMPTION[0].property;
-    let scene = Protocol::with(Features::ALL, Planted::NONE, CLAIM_WITHOUT_ASSUMPTION);
-    Refutation { claim, run: first_counterexample(scene) }
+impl Run {
+    fn new<S: Scene>(scene: &S, (property, actions): (usize, Vec<S::Action>)) -> Self {
+        let property = scene.properties()[property].id;
+        let (steps, replay) = (scene.narrate(&actions), scene.replay(property, &actions));
+        Self { property, steps, replay }
+    }
 }
 
-/// Show that a destination needs its host to keep still: a run in which the device is reset behind
-/// the last look at it, and started blank (V9).
-pub fn refute_load() -> Refutation<Run> {
-    let (claim, run) = v9_without_assumption(First);
-    Refutation { claim, run }
-}
-
-/// Show that a reset is not over for everybody when it returns: a run in which a `read` that begins
-/// later still reaches the old session, as the reset was left to a SET under way (L6).
-pub fn refute_reset() -> Refutation<Run> {
-    let (claim, run) = l6_without_licence(First);
-    Refutation { claim, run }
-}
-
-fn first_counterexample(scene: Protocol) -> Option<Counterexample> {
-    let checker = Stage::new(scene).checker().threads(1).spawn_bfs().join();
-    let (id, path) = discoveries(&checker).into_iter().next()?;
-    Some(Counterexample::new(&checker.model().scene, id, path))
-}
-
-pub(crate) fn broken<S: Scene>(checker: &impl Checker<Stage<S>>) -> impl Iterator<Item = Run> {
-    let scene = &checker.model().scene;
-    let runs = discoveries(checker).into_iter();
-    runs.map(|(property, actions)| Run { property, steps: scene.narrate(&actions) })
-}
-
-/// The broken properties, each with a run, shortest first.
-fn discoveries<S: Scene>(checker: &impl Checker<Stage<S>>) -> Vec<(&'static str, Vec<S::Action>)> {
-    let found = checker.discoveries().into_iter();
-    let mut found: Vec<_> = found.map(|(id, path)| (id, path.into_actions())).collect();
-    found.sort_by_key(|(id, actions)| (actions.len(), *id));
-    found
+/// The broken properties, by number, each with a run, shortest first.
+fn broken<S: Scene>(checker: &impl Checker<Stage<S>>) -> Vec<(usize, Vec<S::Action>)> {
+    let properties = checker.model().scene.properties();
+    let mut found = checker.discoveries();
+    let run = |(number, property): (usize, &&Property)| {
+        Some((number, found.remove(property.id)?.into_actions()))
+    };
+    let mut broken: Vec<_> = properties.iter().enumerate().filter_map(run).collect();
+    broken.sort_by_key(|(number, actions)| (actions.len(), *number));
+    broken
 }

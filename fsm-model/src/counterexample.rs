@@ -1,28 +1,32 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! A run that breaks a property, as something to read and something to replay.
+//! A run that breaks a property, as its devices see it: something to replay.
 
 use std::fmt;
 
-use vfio_fsm_core::device::{Device, Memory};
+use vfio_fsm_core::device::{Device, Memory, Planted};
 use vfio_fsm_core::{Fd, Features, Op, Reply, State};
 
-use crate::protocol::Protocol;
-use crate::world::{Action, Actor, ModelDevice};
+use crate::world::Actor;
 
-/// A run that breaks a property.
+/// A run that breaks a property, as its devices see it.
 #[derive(Clone, Debug)]
 pub struct Counterexample {
     /// Which property.
     pub property: &'static str,
-    /// The flags of the device.
+    /// The flags of the devices.
     pub features: Features,
-    /// What was done, in order; the last step breaks the property.
+    /// How long a whole image of these devices is: what is written is one, or a piece of one.
+    pub image: usize,
+    /// What was done, in order. Of a bug in a device the last step shows it; of a slip of a VMM, all
+    /// together.
     pub steps: Vec<CounterStep>,
 }
 
 /// One step of a counterexample.
 #[derive(Clone, Debug)]
 pub struct CounterStep {
+    /// To which device, counted from 0.
+    pub device: u8,
     /// Who did it.
     pub actor: Actor,
     /// What was done; its fds are numbered as a real device would number them.
@@ -35,33 +39,51 @@ pub struct CounterStep {
     pub at: State,
 }
 
-impl Counterexample {
-    pub(crate) fn new(model: &Protocol, property: &'static str, actions: Vec<Action>) -> Self {
-        // Not renumbered, so that the fds are called what a process would call them.
-        let mut checked: ModelDevice =
-            Device::with_bug(model.features(), Memory::new(), model.planted());
-        let mut correct = ModelDevice::new(model.features(), Memory::new());
-        let mut steps = Vec::new();
-        for action in actions {
-            let op = action.op.map_fd(|fd| nth_open(&checked, fd));
-            let (mut buf, mut other) = ([0; 4], [0; 4]);
-            steps.push(CounterStep {
-                actor: action.actor,
-                op,
-                seen: checked.apply(op, &mut buf).map(<[u8]>::to_vec),
-                correct: correct.apply(op, &mut other).map(<[u8]>::to_vec),
-                at: checked.fsm().state(),
-            });
-        }
-        Self { property, features: model.features(), steps }
-    }
+/// What a model's devices are asked, one step after the other.
+#[derive(Debug)]
+pub(crate) struct Recorder<const N: usize> {
+    features: Features,
+    /// Not renumbered, so that the fds are called what a process would call them.
+    checked: [Device<Memory<N>, 2>; 2],
+    correct: [Device<Memory<N>, 2>; 2],
+    steps: Vec<CounterStep>,
 }
 
-/// The open data_fd that the model, which numbers them from 1, calls by this number.
-fn nth_open(device: &ModelDevice, fd: Fd) -> Fd {
-    let mut open: Vec<Fd> = device.fds().open().map(|open| open.fd).collect();
-    open.sort_unstable();
-    open.get(fd.0 as usize - 1).copied().unwrap_or(fd)
+impl<const N: usize> Recorder<N> {
+    pub(crate) fn new(features: Features, planted: Planted) -> Self {
+        Self {
+            features,
+            checked: [Device::with_bug(features, Memory::new(), planted); 2],
+            correct: [Device::new(features, Memory::new()); 2],
+            steps: Vec::new(),
+        }
+    }
+
+    pub(crate) fn ask(&mut self, device: u8, actor: Actor, op: Op<&'static [u8]>) {
+        let (mut buf, mut other) = ([0; 4], [0; 4]);
+        let index = usize::from(device);
+        self.steps.push(CounterStep {
+            device,
+            actor,
+            op,
+            seen: self.checked[index].apply(op, &mut buf).map(<[u8]>::to_vec),
+            correct: self.correct[index].apply(op, &mut other).map(<[u8]>::to_vec),
+            at: self.checked[index].fsm().state(),
+        });
+    }
+
+    /// The open data_fd of the first device that a model which numbers them from 1 calls by this
+    /// number.
+    pub(crate) fn nth_open(&self, fd: Fd) -> Fd {
+        let mut open: Vec<Fd> = self.checked[0].fds().open().map(|open| open.fd).collect();
+        open.sort_unstable();
+        open.get(fd.0 as usize - 1).copied().unwrap_or(fd)
+    }
+
+    pub(crate) fn finish(self, property: &'static str) -> Counterexample {
+        let image = Memory::<N>::RECORD;
+        Counterexample { property, features: self.features, image, steps: self.steps }
+    }
 }
 
 impl fmt::Display for CounterStep {
@@ -69,18 +91,12 @@ impl fmt::Display for CounterStep {
         let actor = match self.actor {
             Actor::Vmm => "VMM",
             Actor::Guest => "guest",
+            Actor::Host => "host",
         };
         write!(f, "{actor:<5} {} => {}", self.op, self.seen)?;
         if self.seen != self.correct {
             write!(f, "   (correct: {})", self.correct)?;
         }
         write!(f, "   [{}]", self.at)
-    }
-}
-
-impl fmt::Display for Counterexample {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(f, "{} is broken, {}:", self.property, self.features)?;
-        (1..).zip(&self.steps).try_for_each(|(number, step)| writeln!(f, "{number:>3}. {step}"))
     }
 }

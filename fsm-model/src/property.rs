@@ -3,7 +3,7 @@
 
 use vfio_fsm_core::{EndOfStream, Errno, Fault, Fd, Leaves, Op, Reply, Route, State};
 
-use crate::world::{Action, Actor, World};
+use crate::world::{Action, Actor, LOADED, World};
 
 /// One step of the model, to be judged.
 #[derive(Debug)]
@@ -71,6 +71,21 @@ pub(crate) const RULES: &[Rule<Check>] = rules! {
     "lock-released" ["C29"]
         "between two ops nobody holds the state lock and no reset is waiting for it"
         Check::World(|w| w.device.is_at_rest());
+    "session-holds-its-own" ["R6" "R8" "C26"]
+        "what a session needs is held exactly while there is one: got once, given back once, not used \
+         afterwards"
+        Check::World(|w| {
+            let (actions, session) = (w.device.actions(), w.device.fsm().session());
+            !actions.is_misused() && actions.holds_session() == session.is_some()
+        });
+    "set-ends" ["C10"]
+        "a SET ends, whatever it asks for, and lets go of the state lock"
+        Check::Step(|s| matches!(s.action.op, Op::SetState { .. }).then(|| {
+            *s.reply != Reply::Errno(Errno::EAGAIN) && s.after.device.is_at_rest()
+        }));
+    "load-restores" ["R29"]
+        "a load that succeeds leaves the device with the registers that were written"
+        Check::Step(load_restores);
     "running-reachable" ["T5" "R15"]
         "one SET leads to RUNNING, except from ERROR and from RESUMING with bad data; a reset always"
         Check::World(running_reachable);
@@ -151,7 +166,7 @@ pub(crate) const RULES: &[Rule<Check>] = rules! {
 };
 
 /// The claim of the seed thread without the assumption that no reset is done inside the very SET
-/// that is meant to reveal it. Does not hold: see [`crate::refute`].
+/// that is meant to reveal it. Does not hold: see [`CLAIMS`](crate::CLAIMS).
 pub(crate) const CLAIM_WITHOUT_ASSUMPTION: &[Rule<Check>] = rules! {
     "O2-without-assumption" ["O4"]
         "believing in a pre-copy state, SET(STOP_COPY) without a data_fd leaves the session alive"
@@ -321,6 +336,14 @@ fn fd_iff_session_opens(step: &Step<'_>) -> Option<bool> {
         Reply::Fd(fd) => Some(fd.is_some() == route.opens().is_some()),
         _ => None,
     }
+}
+
+fn load_restores(step: &Step<'_>) -> Option<bool> {
+    let loads = step.from() == State::Resuming && step.at() != State::Resuming;
+    let succeeds = loads && step.set_to().is_some() && matches!(step.reply, Reply::Fd(_));
+    let applies = succeeds && step.fault() != Some(Fault::ResetInside);
+    // Of two tags in a row the second is a register.
+    applies.then(|| matches!(step.after.device.actions().registers(), [LOADED | b'F']))
 }
 
 fn arc_ends_session(step: &Step<'_>) -> Option<bool> {

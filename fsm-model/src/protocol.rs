@@ -5,11 +5,12 @@
 //! a sane VMM too. Two ghosts ride along that no real party has: what a VMM would believe that sees
 //! only its own replies, and which life (between two resets) the device is in.
 
-use vfio_fsm_core::device::{Bug, Planted};
+use vfio_fsm_core::device::Planted;
 use vfio_fsm_core::{Fault, Features, Op, Reply};
 
-use crate::counterexample::Counterexample;
-use crate::property::{Check, Property, RULES, Rule, Step};
+use crate::check::Replay;
+use crate::counterexample::{CounterStep, Counterexample, Recorder};
+use crate::property::{Check, Property, Rule, Step};
 use crate::scene::{Judge, Scene};
 use crate::world::{Action, Actor, World};
 
@@ -22,17 +23,7 @@ pub(crate) struct Protocol {
 }
 
 impl Protocol {
-    /// The model of a correct device.
-    pub(crate) fn new(features: Features) -> Self {
-        Self::with(features, Planted::NONE, RULES)
-    }
-
-    /// The model of a device with a bug, checked for some properties only.
-    pub(crate) fn mutant(features: Features, bug: Bug, rules: &'static [Rule<Check>]) -> Self {
-        Self::with(features, Planted::bug(bug), rules)
-    }
-
-    pub(crate) fn with(
+    pub(crate) const fn new(
         features: Features,
         planted: Planted,
         rules: &'static [Rule<Check>],
@@ -40,16 +31,16 @@ impl Protocol {
         Self { features, planted, rules }
     }
 
-    /// The flags of the device.
-    pub(crate) const fn features(&self) -> Features {
-        self.features
+    fn record(&self, property: &'static str, actions: &[Action]) -> Counterexample {
+        let mut recorder = Recorder::<1>::new(self.features, self.planted);
+        for action in actions {
+            let op = action.op.map_fd(|fd| recorder.nth_open(fd));
+            recorder.ask(0, action.actor, op);
+        }
+        recorder.finish(property)
     }
 
-    pub(crate) const fn planted(&self) -> Planted {
-        self.planted
-    }
-
-    fn judge(&self, step: Option<&Step<'_>>, world: &World, judge: &mut Judge<'_>) {
+    fn judge(&self, step: Option<&Step<'_>>, world: &World, judge: &mut Judge) {
         for (index, rule) in self.rules.iter().enumerate() {
             let verdict = match rule.check {
                 Check::World(holds) => Some(holds(world)),
@@ -74,7 +65,7 @@ impl Scene for Protocol {
         self.rules.iter().map(|rule| &rule.property).collect()
     }
 
-    fn initial(&self, judge: &mut Judge<'_>) -> World {
+    fn initial(&self, judge: &mut Judge) -> World {
         let world = World::initial(self.features, self.planted);
         self.judge(None, &world, judge);
         world
@@ -88,7 +79,7 @@ impl Scene for Protocol {
         }
     }
 
-    fn step(&self, before: &World, action: Action, judge: &mut Judge<'_>) -> World {
+    fn step(&self, before: &World, action: Action, judge: &mut Judge) -> World {
         let mut after = *before;
         let mut buf = [0; 4];
         let reply: Reply<Vec<u8>> = after.device.apply(action.op, &mut buf).map(<[u8]>::to_vec);
@@ -101,7 +92,29 @@ impl Scene for Protocol {
     }
 
     fn narrate(&self, actions: &[Action]) -> Vec<String> {
-        let run = Counterexample::new(self, "", actions.to_vec());
-        run.steps.iter().map(ToString::to_string).collect()
+        self.record("", actions).steps.iter().map(ToString::to_string).collect()
+    }
+
+    fn replay(&self, property: &'static str, actions: &[Action]) -> Option<Replay> {
+        Some(Replay::Trace(self.record(property, actions)))
+    }
+
+    fn say(&self, before: &World, Action { actor, op }: Action) -> String {
+        let (mut device, mut buf) = (before.device, [0; 4]);
+        let seen: Reply<Vec<u8>> = device.apply(op, &mut buf).map(<[u8]>::to_vec);
+        let (correct, at) = (seen.clone(), device.fsm().state());
+        CounterStep { device: 0, actor, op, seen, correct, at }.to_string()
+    }
+
+    fn show(&self, world: &World) -> String {
+        let World { device, belief, .. } = world;
+        let open = if device.is_open() { "open" } else { "closed" };
+        let fds = device.fds().open().map(|open| {
+            let live = if device.is_live(open.fd) { "live" } else { "dead" };
+            format!("; {} {live}", open.fd)
+        });
+        let fds: String = fds.collect();
+        let believed = belief.state.map_or("unknown".to_owned(), |state| state.to_string());
+        format!("device {open} in {}{fds}; the VMM's last news: {believed}", device.fsm().state())
     }
 }

@@ -14,7 +14,7 @@ pub(crate) type ModelDevice = Device<Memory<1>, 2>;
 const WRITES: [&[u8]; 3] = [&[b'F', LOADED], b"F", &[LOADED]];
 
 /// The register after a load; the guest writes 1 or 2, a reset 0.
-const LOADED: u8 = 3;
+pub(crate) const LOADED: u8 = 3;
 
 /// Everything there is at one moment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -46,6 +46,8 @@ pub enum Actor {
     Vmm,
     /// The guest, by a function-level reset or a touch: the VMM sees nothing.
     Guest,
+    /// The host, by a reset through sysfs: nobody sees anything.
+    Host,
 }
 
 /// One thing that can happen.

@@ -4,8 +4,7 @@
 #![expect(clippy::expect_used, reason = "helpers of tests may fail them")]
 
 use vfio_fsm_model::{
-    CASES, LOCK_MUTANTS, SLIPS, SYSTEM_CASES, SYSTEM_CLAIMS, SYSTEM_REFUTATIONS, check_lock_mutant,
-    check_slip, check_system_claim, properties, refute, refute_load, refute_system,
+    CASES, CLAIMS, Claim, Fault, LARGE_SYSTEM_CASES, SYSTEM_CASES, properties, refute,
 };
 
 fn rows(heading: &str) -> Vec<Vec<String>> {
@@ -33,27 +32,22 @@ fn every_assumption_is_needed() {
     assert_eq!(rows.len(), 10);
     let is_property = |id: &str| properties().any(|property| property.id == id);
     for row in &rows {
-        let [_, with, without] = row.as_slice() else { panic!("{row:?}") };
+        let [_, with, without, run] = row.as_slice() else { panic!("{row:?}") };
         let holds = quoted(with);
         assert!(holds.iter().all(|id| is_property(id)), "{row:?}");
         let property = |names: &[&str]| names.get(1).or(holds.first()).copied().map(str::to_owned);
         match quoted(without).as_slice() {
-            [] => assert!(with.starts_with("not needed"), "{row:?}"),
-            ["O2-without-assumption"] => {
-                let run = refute().run.expect("it is refuted");
-                assert!(without.ends_with(&format!("in {} steps", run.steps.len())), "{row:?}");
-            }
-            ["V9-without-assumption"] => {
-                let run = refute_load().run.expect("it is refuted");
+            [] => assert!(with.starts_with("not needed") && run.is_empty(), "{row:?}"),
+            [refuted] if refuted.ends_with("-without-assumption") => {
+                let claim = CLAIMS.iter().find(|claim| claim.property == *refuted);
+                let run = claim.and_then(refute).expect("it is refuted");
                 assert!(without.ends_with(&format!("in {} steps", run.steps.len())), "{row:?}");
             }
             names => {
                 let property = property(names).expect("a property that breaks");
-                let slips = SLIPS.iter().filter(|it| it.slip.slug() == names[0]);
-                let slip = slips.filter(|it| it.property == property).find_map(check_slip);
-                let locks = LOCK_MUTANTS.iter().filter(|it| it.design.slug() == names[0]);
-                let lock = locks.filter(|it| it.property == property).find_map(check_lock_mutant);
-                assert!(slip.or(lock).is_some(), "nothing breaks {property}: {row:?}");
+                let fault = CLAIMS.iter().filter(|claim| claim.fault.slug() == names[0]);
+                let run = fault.filter(|claim| claim.property == property).find_map(refute);
+                assert!(run.is_some(), "nothing breaks {property}: {row:?}");
             }
         }
     }
@@ -76,6 +70,7 @@ fn the_worlds_are_as_many() {
 fn every_assumption_of_two_machines_is_needed() {
     let rows = rows("What it stands on");
     assert_eq!(rows.len(), 14);
+    let of_two_machines = || CLAIMS.iter().filter(|claim| claim.level() == 3);
     for row in &rows {
         let [_, with, without] = row.as_slice() else { panic!("{row:?}") };
         let case = |name: &&str| SYSTEM_CASES.iter().any(|case| case.name == *name);
@@ -89,32 +84,35 @@ fn every_assumption_of_two_machines_is_needed() {
         }
         match quoted(without).as_slice() {
             [] => assert!(with.starts_with("not needed"), "{row:?}"),
-            [name] => {
-                let refutation = SYSTEM_REFUTATIONS.iter().find(|it| it.name == *name);
-                let refutation = refutation.expect("it is there");
-                assert!(with.starts_with(&format!("`{}`", refutation.property)), "{row:?}");
-                let run = refute_system(refutation).expect("it is refuted");
-                assert!(without.ends_with(&format!("in {} steps", run.steps.len())), "{row:?}");
+            [fault, property] => {
+                let is_named =
+                    |claim: &&Claim| claim.fault.slug() == *fault && claim.property == *property;
+                let run = of_two_machines().filter(is_named).find_map(refute);
+                let steps = run.expect("it breaks").steps.len();
+                let dropped = without.contains("dropped");
+                assert!(!dropped || without.ends_with(&format!("in {steps} steps")), "{row:?}");
             }
-            names => {
-                let claims = SYSTEM_CLAIMS.iter().filter(|it| it.wrong.slug() == names[0]);
-                let mut claims = claims.filter(|it| it.property == names[1]);
-                assert!(claims.any(|it| check_system_claim(it).is_some()), "{row:?}");
-            }
+            names => panic!("{names:?}"),
         }
     }
-    let is_there = |name: &str| rows.iter().any(|row| quoted(&row[2]).contains(&name));
-    assert!(SYSTEM_REFUTATIONS.iter().all(|it| is_there(it.name)), "all are on the page");
+    let is_there = |claim: &Claim| {
+        let named = [claim.fault.slug(), claim.property];
+        rows.iter().any(|row| quoted(&row[2]) == named)
+    };
+    let dropped = |claim: &&Claim| matches!(claim.fault, Fault::Assumption(_));
+    assert!(of_two_machines().filter(dropped).all(is_there), "all are on the page");
 }
 
 /// The numbers of the page are the committed ones, and every case is there.
 #[test]
 fn the_worlds_of_two_machines_are_as_many() {
     let rows = rows("How far two machines were checked");
-    assert_eq!(rows.len(), SYSTEM_CASES.len());
-    for (row, case) in rows.iter().zip(SYSTEM_CASES) {
-        let [name, worlds, ends] = row.as_slice() else { panic!("{row:?}") };
-        assert_eq!((name.as_str(), ends == "yes"), (case.name, case.small), "{row:?}");
+    let small = SYSTEM_CASES.iter().map(|case| (case, true));
+    let cases: Vec<_> = small.chain(LARGE_SYSTEM_CASES.iter().map(|case| (case, false))).collect();
+    assert_eq!(rows.len(), cases.len());
+    for (row, (case, ends)) in rows.iter().zip(cases) {
+        let [name, worlds, yes] = row.as_slice() else { panic!("{row:?}") };
+        assert_eq!((name.as_str(), yes == "yes"), (case.name, ends), "{row:?}");
         assert_eq!(worlds.replace(',', ""), case.states.to_string(), "{row:?}");
     }
 }

@@ -5,64 +5,151 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::fs;
 use std::io::{self, BufWriter, Write};
+use std::net::SocketAddr;
+use std::num::NonZeroUsize;
 use std::path::PathBuf;
-use std::time::Duration;
 
-use clap::Args;
+use clap::{Args, ValueEnum};
 use indicatif::HumanCount;
-use serde::Serialize;
-use vfio_conform::suite::counterexample;
+use serde::{Serialize, Serializer};
+use vfio_conform::suite::{Refuted, Suite};
 use vfio_conform::trace;
 use vfio_fsm_core::Features;
-use vfio_fsm_core::device::Bug;
 use vfio_fsm_model::{
-    CASES, Case, Checked, Counterexample, Design, LOCK_CASES, LOCK_MUTANTS, MUTANTS, Property,
-    Refutation, Run, SLIPS, Slip, check, check_lock_mutant, check_mutant, check_slip, idle,
-    properties, refute, refute_load, refute_reset,
+    BENCH_CASES, CASES, CLAIMS, Case, Checked, Engine, Fault, How, LARGE_SYSTEM_CASES, LOCK_CASES,
+    Property, SYSTEM_CASES, exhibit, properties,
 };
 
-use super::Result;
-use super::output::{self, Output};
-use super::system::{LargeSystems, Systems};
+use super::matrix::Matrix;
+use super::output::Output;
+use super::watched::Watched;
+use super::{Result, Verdict};
 
 #[derive(Debug, Args)]
 pub(crate) struct Arguments {
     /// Also print each property with what it says.
     #[arg(long)]
     properties: bool,
-    /// Also print the run by which each planted bug and each slip is caught.
+    /// Also print which property catches which bug, in how many steps.
     #[arg(long)]
     mutants: bool,
     /// Also check the large models of two machines: minutes, and some gigabytes.
     #[arg(long)]
     system: bool,
+    /// Also print the shortest run by which each fault is caught.
+    #[arg(long)]
+    runs: bool,
     /// Also write the counterexamples, as traces that a correct device passes, to this file.
     #[arg(long, value_name = "FILE")]
     counterexamples: Option<PathBuf>,
+    #[command(flatten)]
+    cases: Cases,
+    /// Who goes through the worlds.
+    #[arg(long, value_enum, default_value_t = By::Stateright)]
+    engine: By,
+    /// How many threads do [default: one for each processor].
+    #[arg(long, value_name = "N")]
+    threads: Option<NonZeroUsize>,
+    /// Let one world stand for those in which like devices have changed places.
+    #[arg(long, requires = "engine")]
+    symmetry: bool,
+    /// Stop after so many seconds: what is not done by then makes the check unfinished (status 3).
+    #[arg(long, value_name = "SECONDS")]
+    time_limit: Option<u32>,
+    /// Check nothing, and serve stateright's Explorer of one model at this address (127.0.0.1:3000).
+    #[arg(long, value_name = "ADDRESS", conflicts_with_all = ["properties", "mutants", "runs", "system", "counterexamples", "time_limit"])]
+    explore: Option<SocketAddr>,
+}
+
+/// Which models.
+#[derive(Debug, Args)]
+pub(crate) struct Cases {
+    /// Only models of this name, such as "Saver", and no bugs, slips and wrong designs.
+    #[arg(long, value_name = "NAME")]
+    model: Option<String>,
+    /// Only models of devices with these flags, and no bugs, slips and wrong designs.
+    #[arg(long, value_name = "FLAGS", value_parser = features)]
+    features: Option<Features>,
+}
+
+/// Who goes through the worlds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum By {
+    /// stateright: knows a world again by 64 bits of its hash.
+    Stateright,
+    /// Our own explorer: knows a world again by all of it.
+    Own,
+}
+
+fn features(name: &str) -> std::result::Result<Features, String> {
+    let names = Features::SETS.map(|set| set.slug());
+    let found = Features::SETS.into_iter().find(|set| set.slug() == name);
+    found.ok_or_else(|| format!("there are no such flags; there are {}", names.join(", ")))
+}
+
+impl Cases {
+    /// Every model there is.
+    fn all() -> impl Iterator<Item = &'static Case> {
+        [CASES, LOCK_CASES, SYSTEM_CASES, LARGE_SYSTEM_CASES, BENCH_CASES].into_iter().flatten()
+    }
+
+    /// The largest model of each of these names.
+    pub(crate) fn named(names: &[&str]) -> Vec<&'static Case> {
+        let of_name = |name| Self::all().filter(move |case| case.name == name);
+        names.iter().filter_map(|&name| of_name(name).max_by_key(|case| case.states)).collect()
+    }
+
+    pub(crate) const fn is_all(&self) -> bool {
+        self.model.is_none() && self.features.is_none()
+    }
+
+    /// The models that are wanted, the large ones and those for measuring only by name; none at all
+    /// is wrong use.
+    pub(crate) fn chosen(&self) -> Result<Vec<&'static Case>> {
+        let others = [LARGE_SYSTEM_CASES, BENCH_CASES].into_iter().flatten();
+        let others = others.filter(|_| self.model.is_some());
+        let all = [CASES, LOCK_CASES, SYSTEM_CASES].into_iter().flatten().chain(others);
+        let named = |case: &&Case| self.model.as_ref().is_none_or(|name| name == case.name);
+        let flagged = |case: &&Case| self.features.is_none_or(|set| set == case.features);
+        let chosen: Vec<_> = all.filter(named).filter(flagged).collect();
+        if chosen.is_empty() {
+            let names: BTreeSet<_> = Self::all().map(|case| format!("{:?}", case.name)).collect();
+            let names = Vec::from_iter(names).join(", ");
+            return Err(format!("no model is selected; there are {names}").into());
+        }
+        Ok(chosen)
+    }
+}
+
+impl Arguments {
+    fn how(&self) -> Result<How> {
+        let engine = match self.engine {
+            By::Stateright => Engine::Stateright,
+            By::Own => Engine::Own,
+        };
+        if self.symmetry && engine == Engine::Stateright {
+            // Its breadth-first search would go on without, and not say so.
+            return Err("stateright's search does not use symmetry; ask for --engine own".into());
+        }
+        let default = How::default();
+        let threads = self.threads.unwrap_or(default.threads);
+        Ok(How { engine, threads, symmetric: self.symmetry })
+    }
 }
 
 /// What the check came to.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Default, Serialize)]
 pub(crate) struct Findings {
     /// Level 1.
     spaces: Vec<Space>,
     /// Level 2.
     lock_spaces: Vec<Space>,
-    /// Properties that never had anything to judge.
-    idle: Vec<&'static str>,
-    properties: Vec<Said>,
-    /// Bugs planted in the device.
-    mutants: Vec<Caught>,
-    /// What a VMM around a session gets wrong.
-    slips: Vec<Caught>,
-    /// What a driver gets wrong with its locks.
-    lock_mutants: Vec<Caught>,
-    refutations: Vec<Caught>,
     /// Level 3.
-    #[serde(flatten)]
-    system: Systems,
-    #[serde(skip)]
-    counterexamples: Vec<(String, Counterexample)>,
+    system_spaces: Vec<Space>,
+    properties: Vec<Said>,
+    claims: Vec<Caught>,
+    /// Why not all was done.
+    not_finished: Option<String>,
 }
 
 /// One property.
@@ -75,7 +162,7 @@ struct Said {
 
 /// One model in one setting.
 #[derive(Debug, Serialize)]
-pub(super) struct Space {
+struct Space {
     model: &'static str,
     features: String,
     states: usize,
@@ -83,188 +170,146 @@ pub(super) struct Space {
     depth: usize,
     seconds: f64,
     failures: Vec<String>,
+    /// Why not all was done.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    not_finished: Option<String>,
     /// How often each property had something to judge.
     judged: BTreeMap<&'static str, u64>,
 }
 
-/// One bug, slip or claim, and the length of the run that shows it; `None` if nothing does.
+/// A fault that a property must catch, and the shortest run in which it does; `None` if none was
+/// found.
 #[derive(Debug, Serialize)]
-pub(super) struct Caught {
-    what: String,
-    by: String,
+struct Caught {
+    #[serde(serialize_with = "in_words")]
+    fault: Fault,
+    property: &'static str,
+    model: &'static str,
+    features: String,
     steps: Option<usize>,
     run: Option<String>,
 }
 
-impl Caught {
-    fn new(what: &str, by: &str, found: Option<(usize, String)>) -> Self {
-        let (steps, run) = found.unzip();
-        Self { what: what.to_owned(), by: by.to_owned(), steps, run }
-    }
+fn in_words<S: Serializer>(fault: &Fault, serializer: S) -> std::result::Result<S::Ok, S::Error> {
+    serializer.collect_str(fault)
+}
 
-    pub(super) fn by_run(what: &str, by: &str, run: Option<Run>) -> Self {
-        Self::new(what, by, run.map(|run| (run.steps.len(), run.to_string())))
-    }
-
-    pub(super) const fn is_caught(&self) -> bool {
-        self.steps.is_some()
-    }
-
-    /// Of a claim that must fall: whether it did.
-    pub(super) fn refuted(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.steps {
-            Some(steps) => {
-                writeln!(f, "  {} is refuted in {steps} steps, as it must be", self.what)
-            }
-            None => writeln!(f, "  FAIL: {} was not refuted", self.what),
+impl From<&Refuted> for Caught {
+    fn from(refuted: &Refuted) -> Self {
+        let (claim, run) = (refuted.claim, refuted.run());
+        Self {
+            fault: claim.fault,
+            property: claim.property,
+            model: claim.model(),
+            features: claim.features().to_string(),
+            steps: run.map(|run| run.steps.len()),
+            run: run.map(ToString::to_string),
         }
     }
 }
 
 impl Findings {
     /// Do it all.
-    pub(crate) fn find() -> Self {
-        let cases = CASES.len() + LOCK_CASES.len();
-        let claims = MUTANTS.len() + SLIPS.len() + LOCK_MUTANTS.len();
-        let bar = output::bar((cases + claims) as u64, "checking the model");
-        let check_all = |cases: &'static [Case]| -> Vec<Checked> {
-            cases.iter().map(check).inspect(|_| bar.inc(1)).collect()
-        };
-        let (checks, lock_checks) = (check_all(CASES), check_all(LOCK_CASES));
-        let idle = [idle(&checks), idle(&lock_checks)].concat();
-        let mut counterexamples = Vec::new();
-        let mut caught = |what: &str, by: &str, found: Option<Counterexample>| {
-            let shown = found.as_ref().map(|found| (found.steps.len(), found.to_string()));
-            // More than one property may claim a bug, and traces have names of their own.
-            let first = !counterexamples.iter().any(|(name, _)| name == what);
-            let name = if first { what.to_owned() } else { format!("{what}-by-{by}") };
-            counterexamples.extend(found.map(|found| (name, found)));
-            bar.inc(1);
-            Caught::new(what, by, shown)
-        };
-        let mutants = MUTANTS
-            .iter()
-            .map(|mutant| caught(mutant.bug.slug(), mutant.property, check_mutant(mutant)))
-            .collect();
-        let Refutation { claim, run } = refute();
-        let mut refutations = vec![caught(claim.id, claim.text, run)];
-        for Refutation { claim, run } in [refute_load(), refute_reset()] {
-            refutations.push(Caught::by_run(claim.id, claim.text, run));
-        }
-        let slips = SLIPS
-            .iter()
-            .inspect(|_| bar.inc(1))
-            .map(|claim| Caught::by_run(claim.slip.slug(), claim.property, check_slip(claim)))
-            .collect();
-        let lock_mutants = LOCK_MUTANTS
-            .iter()
-            .inspect(|_| bar.inc(1))
-            .map(|claim| {
-                Caught::by_run(claim.design.slug(), claim.property, check_lock_mutant(claim))
-            })
-            .collect();
-        let system = Systems::find();
-        bar.finish_and_clear();
+    pub(crate) fn find(how: How, large: bool, watched: &Watched) -> Self {
+        let large = if large { LARGE_SYSTEM_CASES } else { &[] };
+        let cases = [CASES, LOCK_CASES, SYSTEM_CASES, large];
+        watched.expect(cases.map(<[_]>::len).iter().sum::<usize>() + CLAIMS.len());
+        let [spaces, lock_spaces, system_spaces, large] =
+            cases.map(|cases| spaces(cases, how, watched));
+        let claims = Refuted::all().iter().take_while(|_| !watched.is_over());
+        let claims = claims.map(Caught::from).inspect(|_| watched.bar().inc(1)).collect();
+        watched.bar().finish_and_clear();
         let said = |&Property { id, text, covers, .. }: &Property| Said { id, text, covers };
         Self {
-            spaces: checks.into_iter().map(Space::from).collect(),
-            lock_spaces: lock_checks.into_iter().map(Space::from).collect(),
-            idle,
+            spaces,
+            lock_spaces,
+            system_spaces: [system_spaces, large].into_iter().flatten().collect(),
             properties: properties().map(said).collect(),
-            mutants,
-            slips,
-            lock_mutants,
-            refutations,
-            system,
-            counterexamples,
+            claims,
+            not_finished: not_all_done(watched),
         }
     }
 
-    fn claims(&self) -> impl Iterator<Item = &Caught> {
-        let of_level_1 = self.mutants.iter().chain(&self.slips);
-        let others = self.lock_mutants.iter().chain(&self.refutations);
-        of_level_1.chain(others).chain(self.system.claims())
-    }
-
-    /// Whether all holds that must, and all falls that must.
+    /// Whether all holds that must, and all falls that must, as far as it was asked.
     pub(crate) fn is_good(&self) -> bool {
-        self.idle.is_empty()
-            && self.spaces.iter().chain(&self.lock_spaces).all(Space::is_good)
-            && self.system.is_good()
-            && self.claims().all(Caught::is_caught)
-    }
-}
-
-impl Space {
-    pub(super) fn new(
-        model: &'static str,
-        features: Features,
-        (states, transitions, depth): (usize, usize, usize),
-        time: Duration,
-        failures: Vec<String>,
-        judged: Vec<(&'static str, u64)>,
-    ) -> Self {
-        Self {
-            model,
-            features: features.to_string(),
-            states,
-            transitions,
-            depth,
-            seconds: time.as_secs_f64(),
-            failures,
-            judged: judged.into_iter().collect(),
-        }
-    }
-
-    pub(super) const fn is_good(&self) -> bool {
-        self.failures.is_empty()
-    }
-
-    pub(super) fn judged(&self) -> impl Iterator<Item = (&'static str, u64)> {
-        self.judged.iter().map(|(&id, &count)| (id, count))
+        let spaces = self.spaces.iter().chain(&self.lock_spaces).chain(&self.system_spaces);
+        spaces.into_iter().all(|space| space.failures.is_empty())
+            && self.claims.iter().all(|claim| claim.steps.is_some())
     }
 }
 
 impl From<Checked> for Space {
     fn from(checked: Checked) -> Self {
-        Self::new(
-            checked.case.name,
-            checked.case.features,
-            (checked.states, checked.transitions, checked.depth),
-            checked.time,
-            checked.failures.iter().map(ToString::to_string).collect(),
-            checked.judged,
-        )
+        Self {
+            model: checked.case.name,
+            features: checked.case.features.to_string(),
+            states: checked.states,
+            transitions: checked.transitions,
+            depth: checked.depth,
+            seconds: checked.time.as_secs_f64(),
+            failures: checked.failures.iter().map(ToString::to_string).collect(),
+            not_finished: checked.cut.map(|cut| cut.to_string()),
+            judged: checked.judged.into_iter().collect(),
+        }
     }
 }
 
+fn spaces(
+    cases: impl IntoIterator<Item = &'static Case>,
+    how: How,
+    watched: &Watched,
+) -> Vec<Space> {
+    watched.check_all(cases, how).into_iter().map(Space::from).collect()
+}
+
+/// Why not all was done.
+fn not_all_done(watched: &Watched) -> Option<String> {
+    watched.cut().map(|cut| cut.to_string())
+}
+
 /// How many properties there are to a level.
-pub(super) fn judging(spaces: &[Space]) -> usize {
+fn judging(spaces: &[Space]) -> usize {
     spaces.iter().flat_map(|space| space.judged.keys()).collect::<BTreeSet<_>>().len()
 }
 
-/// How many of the claims to catch something hold, and which do not.
-pub(super) fn claims(
-    f: &mut fmt::Formatter<'_>,
-    what: &str,
-    count: usize,
-    claims: &[Caught],
-) -> fmt::Result {
-    let caught = claims.iter().filter(|claim| claim.steps.is_some()).count();
-    let all = claims.len();
-    writeln!(f, "  {count} {what}: {caught} of {all} claims to catch one hold")?;
-    let mut survivors = claims.iter().filter(|claim| claim.steps.is_none());
-    survivors.try_for_each(|claim| writeln!(f, "  FAIL: {} survives {}", claim.what, claim.by))
+impl Findings {
+    /// How many of the claims to catch a fault of a kind hold, and which do not.
+    fn claims(
+        &self,
+        f: &mut fmt::Formatter<'_>,
+        what: &str,
+        kind: impl Fn(Fault) -> bool,
+    ) -> fmt::Result {
+        let claims = || self.claims.iter().filter(|claim| kind(claim.fault));
+        let faults: BTreeSet<_> = claims().map(|claim| claim.fault).collect();
+        let (caught, all) =
+            (claims().filter(|claim| claim.steps.is_some()).count(), claims().count());
+        let count = faults.len();
+        writeln!(f, "  {count} {what}: {caught} of {all} claims to catch one hold")?;
+        let mut survivors = claims().filter(|claim| claim.steps.is_none());
+        survivors.try_for_each(|claim| {
+            writeln!(f, "  FAIL: {} survives {} of {}", claim.fault, claim.property, claim.model)
+        })
+    }
+}
+
+/// What does not count as passed, and why.
+fn not_finished(f: &mut fmt::Formatter<'_>, why: Option<&str>) -> fmt::Result {
+    why.map_or(Ok(()), |why| writeln!(f, "NOT FINISHED: {why}; what is left out has no verdict"))
 }
 
 impl fmt::Display for Space {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (states, steps) = (HumanCount(self.states as u64), HumanCount(self.transitions as u64));
-        let verdict = if self.is_good() { "hold" } else { "FAIL" };
+        let verdict = match (self.failures.is_empty(), &self.not_finished) {
+            (false, _) => "FAIL",
+            (true, Some(_)) => "not finished",
+            (true, None) => "hold",
+        };
         let (model, features) = (self.model, &self.features);
         writeln!(
             f,
-            "  {model:<14} {features:<22} {verdict}: {states} states, {steps} steps, {:.1} s",
+            "  {model:<20} {features:<22} {verdict}: {states} states, {steps} steps, {:.1} s",
             self.seconds
         )?;
         self.failures.iter().try_for_each(|failure| writeln!(f, "  FAIL: {failure}"))
@@ -275,21 +320,76 @@ impl fmt::Display for Findings {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "model, level 1: {} properties", judging(&self.spaces))?;
         self.spaces.iter().try_for_each(|space| space.fmt(f))?;
-        claims(f, "planted bugs", Bug::ALL.len(), &self.mutants)?;
-        claims(f, "slips of a VMM", Slip::ALL.len(), &self.slips)?;
+        self.claims(f, "planted bugs", |fault| matches!(fault, Fault::Device(_)))?;
+        self.claims(f, "slips of a VMM", |fault| matches!(fault, Fault::Vmm(_)))?;
         writeln!(f, "model, level 2, the locks: {} properties", judging(&self.lock_spaces))?;
         self.lock_spaces.iter().try_for_each(|space| space.fmt(f))?;
-        claims(f, "wrong designs", Design::ALL.len() - 1, &self.lock_mutants)?;
-        for property in &self.idle {
-            writeln!(f, "  FAIL: {property} had nothing to judge")?;
-        }
-        self.refutations.iter().try_for_each(|claim| claim.refuted(f))?;
-        self.system.fmt(f)
+        self.claims(f, "wrong designs", |fault| matches!(fault, Fault::Locks(_)))?;
+        let properties = judging(&self.system_spaces);
+        writeln!(f, "model, level 3, two machines: {properties} properties")?;
+        self.system_spaces.iter().try_for_each(|space| space.fmt(f))?;
+        self.claims(f, "slips between two VMMs", |fault| matches!(fault, Fault::System(_)))?;
+        self.claims(f, "dropped assumptions", |fault| matches!(fault, Fault::Assumption(_)))?;
+        not_finished(f, self.not_finished.as_deref())
     }
 }
 
-pub(crate) fn run(arguments: &Arguments, output: &mut Output) -> Result {
-    let findings = Findings::find();
+/// Some models alone.
+#[derive(Debug, Serialize)]
+struct Spaces {
+    spaces: Vec<Space>,
+    /// Why not all was done.
+    not_finished: Option<String>,
+}
+
+impl fmt::Display for Spaces {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.spaces.iter().try_for_each(|space| space.fmt(f))?;
+        not_finished(f, self.not_finished.as_deref())
+    }
+}
+
+/// What is cut short is no pass, and a failure found before that is a failure.
+fn verdict(good: bool, watched: &Watched) -> Verdict {
+    if good && watched.cut().is_some() { Verdict::NotFinished } else { Verdict::from(good) }
+}
+
+pub(crate) fn run(arguments: &Arguments, output: &mut Output) -> Result<Verdict> {
+    let how = arguments.how()?;
+    if let Some(address) = arguments.explore {
+        return explore(&arguments.cases, address);
+    }
+    let watched = Watched::begin(arguments.time_limit);
+    watched.heed_interrupts()?;
+    if arguments.cases.is_all() {
+        check_everything(arguments, how, &watched, output)
+    } else {
+        let cases = arguments.cases.chosen()?;
+        watched.expect(cases.len());
+        let spaces = spaces(cases, how, &watched);
+        watched.bar().finish_and_clear();
+        let good = spaces.iter().all(|space| space.failures.is_empty());
+        output.say("model", &Spaces { spaces, not_finished: not_all_done(&watched) })?;
+        Ok(verdict(good, &watched))
+    }
+}
+
+/// The first of the models that are wanted.
+fn explore(cases: &Cases, address: SocketAddr) -> Result<Verdict> {
+    let chosen = cases.chosen()?;
+    let case = chosen.first().ok_or("no model is selected")?;
+    eprintln!("{}, {}: http://{address}/, until Ctrl-C", case.name, case.features);
+    exhibit(case, address).map_err(|error| format!("--explore {address}: {error}"))?;
+    Ok(Verdict::Good)
+}
+
+fn check_everything(
+    arguments: &Arguments,
+    how: How,
+    watched: &Watched,
+    output: &mut Output,
+) -> Result<Verdict> {
+    let findings = Findings::find(how, arguments.system, watched);
     output.say("model", &findings)?;
     if arguments.properties {
         for property in properties() {
@@ -301,26 +401,23 @@ pub(crate) fn run(arguments: &Arguments, output: &mut Output) -> Result {
             ))?;
         }
     }
-    if arguments.mutants {
-        for Caught { what, run, .. } in findings.claims() {
-            output.line(format_args!("\n{what}: {}", run.as_deref().unwrap_or("not caught")))?;
+    // What is left to be found out is not, when it is over.
+    let asked = |asked: bool| asked && watched.cut().is_none();
+    let matrix = asked(arguments.mutants).then(Matrix::find).transpose()?;
+    if let Some(matrix) = &matrix {
+        output.say("mutants", matrix)?;
+    }
+    if arguments.runs {
+        for Caught { fault, run, .. } in &findings.claims {
+            output.line(format_args!("\n{fault}: {}", run.as_deref().unwrap_or("not caught")))?;
         }
     }
-    let mut good = findings.is_good();
-    if arguments.system {
-        let large = LargeSystems::find();
-        output.say("system", &large)?;
-        good &= large.is_good();
-    }
-    if let Some(path) = &arguments.counterexamples {
-        let traces: Vec<_> = findings
-            .counterexamples
-            .iter()
-            .map(|(name, found)| counterexample(found, name))
-            .collect();
+    if let Some(path) = arguments.counterexamples.as_ref().filter(|_| asked(true)) {
         let fail = |error: io::Error| format!("{}: {error}", path.display());
         let mut file = BufWriter::new(fs::File::create(path).map_err(fail)?);
+        let traces = Suite::Model.generate_all();
         trace::write(&traces, &mut file).and_then(|()| file.flush()).map_err(fail)?;
     }
-    Ok(good)
+    let good = findings.is_good() && matrix.is_none_or(|matrix| matrix.is_good());
+    Ok(verdict(good, watched))
 }

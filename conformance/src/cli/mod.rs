@@ -2,6 +2,8 @@
 //! The command line: one module for each command, and what they share.
 
 #[cfg(feature = "check")]
+mod bench;
+#[cfg(feature = "check")]
 mod check;
 mod complete;
 mod events;
@@ -11,6 +13,8 @@ mod graph;
 #[cfg(feature = "lab")]
 mod lab;
 mod learn;
+#[cfg(feature = "check")]
+mod matrix;
 mod migrate;
 mod output;
 mod race;
@@ -18,7 +22,7 @@ mod replay;
 #[cfg(feature = "check")]
 mod run;
 #[cfg(feature = "check")]
-mod system;
+mod watched;
 
 use std::error::Error;
 use std::process::ExitCode;
@@ -31,7 +35,8 @@ use output::Output;
 
 /// Conformance of VFIO migration v2 devices: model check, generated suites, replay, lab.
 ///
-/// Exit status: 0 all good, 1 a verdict failed, 2 wrong use or something is missing.
+/// Exit status: 0 all good, 1 a verdict failed, 2 wrong use or something is missing, 3 a check was
+/// cut short: not failed as far as it went, and not passed.
 #[derive(Debug, Parser)]
 #[command(version, max_term_width = 100)]
 struct Cli {
@@ -50,6 +55,9 @@ enum Command {
     /// Check the model: every property, every planted bug, and the claim that must fall.
     #[cfg(feature = "check")]
     Check(check::Arguments),
+    /// Measure the checkers, ours and others, on the same models.
+    #[cfg(feature = "check")]
+    Bench(bench::Arguments),
     /// Explore the protocol as a graph: its size, how it ends, and the graph itself.
     #[cfg(feature = "check")]
     Graph(graph::Arguments),
@@ -75,17 +83,35 @@ enum Command {
 /// What every command returns: whether all is good, or why it could not be found out.
 type Result<T = bool> = std::result::Result<T, Box<dyn Error>>;
 
+/// What the program says by its exit status, unless it could not do what it was asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Verdict {
+    Good,
+    Failed,
+    /// Nothing failed, but not all was done.
+    #[cfg(feature = "check")]
+    NotFinished,
+}
+
+impl From<bool> for Verdict {
+    fn from(good: bool) -> Self {
+        if good { Self::Good } else { Self::Failed }
+    }
+}
+
 /// Run the command line.
 pub(crate) fn main() -> ExitCode {
     let cli = Cli::parse();
     let mut output = Output::new(cli.json);
-    let result = execute(cli.command, &mut output).and_then(|good| {
+    let result = execute(cli.command, &mut output).and_then(|verdict| {
         output.flush()?;
-        Ok(good)
+        Ok(verdict)
     });
     match result {
-        Ok(true) => ExitCode::SUCCESS,
-        Ok(false) => ExitCode::from(1),
+        Ok(Verdict::Good) => ExitCode::SUCCESS,
+        Ok(Verdict::Failed) => ExitCode::from(1),
+        #[cfg(feature = "check")]
+        Ok(Verdict::NotFinished) => ExitCode::from(3),
         Err(error) if output::is_broken_pipe(&*error) => ExitCode::SUCCESS,
         Err(error) => {
             output::complain(&*error);
@@ -94,8 +120,8 @@ pub(crate) fn main() -> ExitCode {
     }
 }
 
-fn execute(command: Option<Command>, output: &mut Output) -> Result {
-    match command {
+fn execute(command: Option<Command>, output: &mut Output) -> Result<Verdict> {
+    let good = match command {
         #[cfg(feature = "check")]
         None | Some(Command::Run) => run::run(output),
         #[cfg(not(feature = "check"))]
@@ -103,7 +129,9 @@ fn execute(command: Option<Command>, output: &mut Output) -> Result {
             Err("this is the small replayer: it has `generate`, `replay` and `migrate` only".into())
         }
         #[cfg(feature = "check")]
-        Some(Command::Check(arguments)) => check::run(&arguments, output),
+        Some(Command::Check(arguments)) => return check::run(&arguments, output),
+        #[cfg(feature = "check")]
+        Some(Command::Bench(arguments)) => bench::run(&arguments, output),
         #[cfg(feature = "check")]
         Some(Command::Graph(arguments)) => graph::run(&arguments, output),
         Some(Command::Generate(arguments)) => generate::run(&arguments, output),
@@ -115,7 +143,8 @@ fn execute(command: Option<Command>, output: &mut Output) -> Result {
         Some(Command::MigratePeer(arguments)) => migrate::serve(&arguments),
         #[cfg(feature = "lab")]
         Some(Command::Lab(arguments)) => lab::run(&arguments, output),
-    }
+    };
+    good.map(Verdict::from)
 }
 
 /// Which of the generated traces.

@@ -14,10 +14,12 @@ use vfio_conform::suite::Suite;
 use vfio_conform::target::Reference;
 use vfio_conform::trace::Trace;
 use vfio_fsm_core::device::Bug;
+use vfio_fsm_model::How;
 
 use super::Result;
 use super::check::Findings;
 use super::output::{self, Output};
+use super::watched::Watched;
 
 /// How large the suites are.
 #[derive(Debug, Serialize)]
@@ -55,7 +57,7 @@ impl fmt::Display for Sharpness {
 }
 
 pub(crate) fn run(output: &mut Output) -> Result {
-    let findings = Findings::find();
+    let findings = Findings::find(How::default(), false, &Watched::begin(None));
     output.say("model", &findings)?;
 
     let suites = Suite::ALL.iter().map(|&suite| (suite, suite.generate_all()));

@@ -38,7 +38,8 @@ fn probe_fds(script: &mut Script) {
     }
 }
 
-/// Every arc of every route fails, undone or into ERROR; then a SET back, or a reset (R8).
+/// Every arc of every route fails, undone or into ERROR; then a SET back, or a reset (R8). Behind it
+/// a session can be opened, whatever was left of the one that failed.
 fn failing_arcs(way: &Script) -> Vec<Trace> {
     let mut traces = Vec::new();
     for to in State::ALL {
@@ -50,7 +51,7 @@ fn failing_arcs(way: &Script) -> Vec<Trace> {
                 let fault = Some(Fault::ArcFails { hop, errno: Errno::EIO, leaves });
                 script.op(Op::SetState { to: to.into(), fault }).get();
                 probe_fds(&mut script);
-                script.op(Op::set(State::Running)).op(Op::Reset).get();
+                script.op(Op::set(State::Running)).op(Op::Reset).get().set(State::StopCopy);
                 traces.push(script.finish());
             }
         }

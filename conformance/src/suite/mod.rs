@@ -23,6 +23,8 @@ use vfio_fsm_core::Features;
 use crate::trace::Trace;
 
 pub use complete::{Specification, Subject};
+#[cfg(feature = "check")]
+pub use model::Refuted;
 pub use tester::{Input, Kind, Live, Which};
 
 /// A suite.
@@ -43,15 +45,9 @@ pub enum Suite {
     /// From every state every input, and what identifies the state after it: complete for devices
     /// with no more states than the specification.
     Complete,
-    /// The shortest runs, found by the model checker, that tell a planted bug from a correct device.
+    /// The shortest runs, found by the model checker, that break a property where something is wrong.
     #[cfg(feature = "check")]
     Model,
-}
-
-/// A counterexample of the model as a trace that a correct device passes.
-#[cfg(feature = "check")]
-pub fn counterexample(found: &vfio_fsm_model::Counterexample, name: &str) -> Trace {
-    model::to_trace(found, name)
 }
 
 impl Suite {

@@ -48,11 +48,14 @@ bugs! {
     StopCopyEndsForNow = "stop-copy-ends-for-now",
     /// STOP_COPY to PRE_COPY is walked through STOP (the request of B01).
     WalkBlockedPair = "walk-blocked-pair",
+    /// The way from STOP_COPY to PRE_COPY is looked for again and again, with the state lock held:
+    /// the SET does not return (B01). What stands for that here is EAGAIN, and a lock never let go.
+    SeekBlockedPair = "seek-blocked-pair",
     /// A failed arc is taken for done.
     FailedArcMoves = "failed-arc-moves",
     /// A device in ERROR still has its session.
     ErrorKeepsSession = "error-keeps-session",
-    /// A refused SET ends the session (what vfio-ioctls does to its copy of the fd, B50).
+    /// A refused SET ends the session (what vfio-ioctls does to its copy of the fd).
     RefusalEndsSession = "refusal-ends-session",
     /// A SET of the state that the device is in starts the session anew.
     SameStateRestarts = "same-state-restarts",
@@ -60,10 +63,27 @@ bugs! {
     ResetStaysInError = "reset-stays-in-error",
     /// The device reopens in the state in which it was closed (mtty).
     CloseKeepsState = "close-keeps-state",
+    /// The device opens in STOP (QEMU believed so, by the number of another protocol, B41).
+    OpensInStop = "opens-in-stop",
+    /// Closing the device leaves its session open (hisi_acc behind a load that failed, B15).
+    CloseKeepsSession = "close-keeps-session",
     /// After a reset the sessions are counted from the start again, so a dead fd comes back to life.
     EpochReused = "epoch-reused",
     /// A reset leaves the registers as they were (mtty).
     ResetKeepsData = "reset-keeps-data",
+    /// What was loaded is not what was saved (hisi_acc: of a device that no driver has set up, B16,
+    /// and of addresses put together from the wrong words, B17).
+    LoadGarbles = "load-garbles",
+    /// A session that cannot be opened keeps what it had got so far (B29).
+    FailedOpenLeaks = "failed-open-leaks",
+    /// It gives the same back twice (B28).
+    FailedOpenFreesTwice = "failed-open-frees-twice",
+    /// It gives back what it never got (B30).
+    FailedOpenFreesNothing = "failed-open-frees-nothing",
+    /// It uses what it has given back (B37).
+    FailedOpenUsesFreed = "failed-open-uses-freed",
+    /// PRE_COPY_P2P is not counted among the pre-copy states (QEMU had a check like that, B45).
+    PreCopyP2pForgotten = "pre-copy-p2p-forgotten",
     /// The route is looked up without regard to the flags.
     IgnoreFlags = "ignore-flags",
     /// A long route is given up before its last arc, and SET says that all is well.

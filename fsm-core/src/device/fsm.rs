@@ -167,6 +167,12 @@ impl DeviceFsm {
         self.route(to).is_ok_and(|route| route.opens().is_some())
     }
 
+    /// Whether a SET would look for its way for ever.
+    pub(super) fn would_not_return(&self, to: RawState) -> bool {
+        self.planted.is(Bug::SeekBlockedPair)
+            && self.route(to).is_err_and(|refused| refused.is_blocked())
+    }
+
     fn route(&self, to: RawState) -> Result<Route, Refused> {
         let refused = Refused { asked: to.0, from: self.state, features: self.features };
         let asked = to.known().ok_or(refused)?;
@@ -247,9 +253,13 @@ impl DeviceFsm {
 
     /// The device was closed: the session ends, and the next user finds it in RUNNING (C26).
     pub fn close(&mut self, actions: &mut impl ArcActions) {
-        self.end_session(actions);
+        if !self.planted.is(Bug::CloseKeepsSession) {
+            self.end_session(actions);
+        }
         self.precopy_v2 = false;
-        if !self.planted.is(Bug::CloseKeepsState) {
+        if self.planted.is(Bug::OpensInStop) {
+            self.state = State::Stop;
+        } else if !self.planted.is(Bug::CloseKeepsState) {
             self.state = State::Running;
         }
     }
@@ -312,7 +322,10 @@ impl DeviceFsm {
         epoch: Epoch,
         data: &mut impl DeviceData,
     ) -> Result<PrecopyInfo, Errno> {
-        if !self.state.is_pre_copy() && !self.planted.is(Bug::InfoInAnyState) {
+        let forgotten =
+            self.planted.is(Bug::PreCopyP2pForgotten) && self.state == State::PreCopyP2p;
+        let allowed = self.state.is_pre_copy() && !forgotten;
+        if !allowed && !self.planted.is(Bug::InfoInAnyState) {
             return Err(Errno::EINVAL);
         }
         if !self.planted.is(Bug::StaleFdHasInfo) {

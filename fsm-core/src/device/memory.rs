@@ -14,6 +14,10 @@ const PRE_COPY_RECORD: u8 = b'P';
 const FINAL_RECORD: u8 = b'F';
 
 /// A device of `N` byte registers, all 0 after a reset.
+///
+/// It keeps to its part of [`ArcActions`] and notices who does not: a session that is opened over
+/// another is out of memory (`ENOMEM`), as what the other had is still held. Behind one that is ended
+/// twice, or used when it is over, every arc fails (`EFAULT`): a driver would have crashed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Memory<const N: usize> {
     registers: [u8; N],
@@ -23,6 +27,8 @@ pub struct Memory<const N: usize> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 enum Stream<const N: usize> {
     None,
+    /// Something was done out of turn: see [`Memory`].
+    Misused,
     Saving(Saving<N>),
     Resuming(Resuming<N>),
 }
@@ -101,6 +107,9 @@ impl<const N: usize> Memory<N> {
     }
 
     fn saving(&mut self) -> Result<&mut Saving<N>, Errno> {
+        if !self.holds_session() {
+            self.stream = Stream::Misused;
+        }
         match &mut self.stream {
             Stream::Saving(saving) => Ok(saving),
             _ => Err(Errno::EIO),
@@ -118,6 +127,16 @@ impl<const N: usize> Memory<N> {
     const fn resume() -> Stream<N> {
         let record = Record::new(0, [0; N]);
         Stream::Resuming(Resuming { record, image: [0; N], complete: false, bad: false })
+    }
+
+    /// Whether it holds what a session needs: exactly then there must be one.
+    pub const fn holds_session(&self) -> bool {
+        !matches!(self.stream, Stream::None | Stream::Misused)
+    }
+
+    /// Whether something was done to it out of turn.
+    pub const fn is_misused(&self) -> bool {
+        matches!(self.stream, Stream::Misused)
     }
 
     /// Whether RESUMING to STOP would find one whole stream.
@@ -160,7 +179,13 @@ impl<const N: usize> Resuming<N> {
 
 impl<const N: usize> ArcActions for Memory<N> {
     fn arc(&mut self, arc: Arc) -> Result<(), ArcFailure> {
+        if self.is_misused() {
+            return Err(Errno::EFAULT.into());
+        }
         match (arc.from(), arc.to(), arc.session()) {
+            (_, _, SessionEffect::Opens(_)) if self.holds_session() => {
+                return Err(Errno::ENOMEM.into());
+            }
             (State::Resuming, State::Stop, _) => self.load()?,
             (_, to, SessionEffect::Opens(Direction::Saving)) => self.stream = self.save(to),
             (_, _, SessionEffect::Opens(Direction::Resuming)) => self.stream = Self::resume(),
@@ -171,7 +196,7 @@ impl<const N: usize> ArcActions for Memory<N> {
     }
 
     fn end_session(&mut self) {
-        self.stream = Stream::None;
+        self.stream = if self.holds_session() { Stream::None } else { Stream::Misused };
     }
 
     fn reset(&mut self) {

@@ -22,7 +22,7 @@ pub use fsm::{DeviceFsm, Epoch, Failed, SetError};
 pub use gate::{Arrival, ResetGate, Unlock};
 pub use memory::Memory;
 
-use crate::arc::Arc;
+use crate::arc::{Arc, SessionEffect};
 use crate::op::{EndOfStream, Errno, Fault, Fd, Leaves, Op, PrecopyInfo, Readiness, Reply};
 use crate::state::{Direction, Features, RawState, State};
 use crate::vmm::Port;
@@ -261,14 +261,21 @@ impl<A: ArcActions + DeviceData, const FDS: usize> Device<A, FDS> {
         }
         // Nobody else runs in this device, so the lock is free.
         self.locked = true;
+        if self.fsm.would_not_return(to) {
+            return Err(Errno::EAGAIN);
+        }
+        let loads = self.fsm.state() == State::Resuming;
         let outcome = match fault {
             Some(Fault::ArcFails { hop, errno, leaves }) => {
-                let failure = ArcFailure { errno, leaves };
-                let mut failing = FailingArc { inner: &mut self.actions, hop, failure };
+                let (failure, planted) = (ArcFailure { errno, leaves }, self.fsm.planted());
+                let mut failing = FailingArc { inner: &mut self.actions, hop, failure, planted };
                 self.fsm.set_state(to, &mut failing)
             }
             _ => self.fsm.set_state(to, &mut self.actions),
         };
+        if self.fsm.planted().is(Bug::LoadGarbles) && loads && outcome.is_ok() {
+            self.actions.touch(GARBLED);
+        }
         // The session as the driver returned it: the deferred reset below may end it at once.
         let opened = self.fsm.session();
         if fault == Some(Fault::ResetInside) {
@@ -303,6 +310,9 @@ impl<A: ArcActions + DeviceData, const FDS: usize> Device<A, FDS> {
     }
 }
 
+/// What a load that garbles makes of the device.
+const GARBLED: u8 = 0xa5;
+
 /// For sessions of the VMM's side: data_fds by their numbers.
 impl<A: ArcActions + DeviceData, const FDS: usize> Port for Device<A, FDS> {
     type Fd = Fd;
@@ -317,12 +327,39 @@ struct FailingArc<'a, A> {
     inner: &'a mut A,
     hop: u8,
     failure: ArcFailure,
+    planted: Planted,
 }
 
-impl<A: ArcActions> ArcActions for FailingArc<'_, A> {
+impl<A: ArcActions + DeviceData> FailingArc<'_, A> {
+    /// What drivers get wrong when a session that they have begun to open must be undone. Done right
+    /// nothing is left to be seen, so that nothing is what the right device does.
+    fn undo_wrongly(&mut self, arc: Arc) {
+        let opens = matches!(arc.session(), SessionEffect::Opens(_));
+        let has = |bug| opens && self.planted.is(bug);
+        let (leaks, twice) = (has(Bug::FailedOpenLeaks), has(Bug::FailedOpenFreesTwice));
+        let (nothing, freed) = (has(Bug::FailedOpenFreesNothing), has(Bug::FailedOpenUsesFreed));
+        if leaks || twice || freed {
+            let _begun = self.inner.arc(arc);
+        }
+        if twice || freed || nothing {
+            self.inner.end_session();
+        }
+        if twice {
+            self.inner.end_session();
+        }
+        if freed {
+            let _used = self.inner.precopy_info();
+        }
+    }
+}
+
+impl<A: ArcActions + DeviceData> ArcActions for FailingArc<'_, A> {
     fn arc(&mut self, arc: Arc) -> Result<(), ArcFailure> {
         match self.hop.checked_sub(1) {
-            None => Err(self.failure),
+            None => {
+                self.undo_wrongly(arc);
+                Err(self.failure)
+            }
             Some(left) => {
                 self.hop = left;
                 self.inner.arc(arc)

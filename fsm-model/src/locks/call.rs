@@ -95,7 +95,7 @@ impl Design {
             Call::Write if self.hand_off() == HandOff::Wait => {
                 &[&[file], &FAULT, &PUT, &[file_end]]
             }
-            Call::Write => &[&[enter, file], &FAULT, &PUT, &[file_end], &exit],
+            Call::Write => &[self.room(), &[enter, file], &FAULT, &PUT, &[file_end], &exit],
             Call::Info if self == Self::PlainMutexCopies => {
                 &[&[enter, file, Step::Info, file_end], &FAULT, &exit]
             }
@@ -103,8 +103,12 @@ impl Design {
             // vfio_pci_ioctl_reset() and, unless that lock is taken, pci_try_reset_function()
             Call::Reset => &[&[Lock(Memory), Step::TryPci, Unlock(Memory)]],
             // pci_reset_function()
+            Call::HostReset if self == Self::ResetsOverlap => &[&self.reset_done()],
             Call::HostReset => &[&[Lock(Pci)], &self.reset_done(), &[Unlock(Pci)]],
             Call::Close if self == Self::CloseUnlocked => &[&END, &self.farewell()],
+            Call::Close if self == Self::MutexOfOpenFile => {
+                &[&[enter], &END, &self.farewell(), &exit, &[Step::DestroyMutex]]
+            }
             Call::Close => &[&[enter], &END, &self.farewell(), &exit],
             Call::Detach => &[&[enter], &END, &self.farewell(), &FLAGS, &exit],
             // vfio_pci_mmap_fault()
@@ -119,6 +123,14 @@ impl Design {
         match self {
             Self::PositionUnlocked => &[Step::AwaitData, Step::Peek],
             _ => &[Step::AwaitData],
+        }
+    }
+
+    /// `qat_vf_resume_write()` before it has its mutex.
+    const fn room(self) -> &'static [Step] {
+        match self {
+            Self::WritesUnchecked => &[Step::PeekRoom],
+            _ => &[],
         }
     }
 
@@ -167,7 +179,9 @@ impl Design {
     /// The reset itself, with state_mutex held.
     fn carry_out(self) -> Vec<Step> {
         let reset: &[Step] = match self {
-            Self::ResetLocksFile => &[Lock(File), Step::CarryOut, Unlock(File)],
+            Self::ResetLocksFile | Self::PlainMutexLocksFile => {
+                &[Lock(File), Step::CarryOut, Unlock(File)]
+            }
             Self::ResetLocksNothing => &[Step::CarryOut],
             _ => &[Lock(Buffers), Step::CarryOut, Unlock(Buffers)],
         };

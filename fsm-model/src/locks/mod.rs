@@ -33,7 +33,7 @@
 //!   reset came, and may return a data_fd that is already dead (C32).
 //! * A `read` that begins later takes `migf->lock` alone. Until the holder lets go, it may still
 //!   reach the old session. It comes before the reset, which for it ends when it is carried out:
-//!   that is the one licence (L6), and without it the claim falls ([`refute_reset`]).
+//!   that is the one licence (L6), and without it the claim falls (the last of [`CLAIMS`]).
 //!
 //! # How it is checked
 //!
@@ -60,7 +60,7 @@
 //! * PF detach ends the session as a close does, and leaves the device in RUNNING where mlx5 leaves
 //!   `mig_state` alone.
 //!
-//! [`refute_reset`]: crate::refute_reset
+//! [`CLAIMS`]: crate::CLAIMS
 
 mod call;
 mod design;
@@ -68,13 +68,16 @@ mod history;
 mod order;
 mod rules;
 mod scenario;
+mod schedule;
 mod step;
 mod world;
 
 use vfio_fsm_core::State;
 
+use crate::check::Replay;
 use crate::property::{Property, Rule};
 use crate::scene::{Judge, Scene};
+use crate::search::{ByHalves, Codec};
 
 use rules::Stepped;
 use world::{CALLERS, Program, WORKER, World};
@@ -82,6 +85,7 @@ use world::{CALLERS, Program, WORKER, World};
 pub use design::Design;
 pub use order::{LockOrder, lock_order};
 pub(crate) use rules::{CLAIM_WITHOUT_LICENCE, Judgement, RULES};
+pub use schedule::{Schedule, ScheduleError};
 pub use step::Lock;
 
 /// From which the threads begin: in each, other calls and other sessions are possible.
@@ -129,7 +133,7 @@ impl Scene for Locks {
         self.rules.iter().map(|rule| &rule.property).collect()
     }
 
-    fn initial(&self, _judge: &mut Judge<'_>) -> World {
+    fn initial(&self, _judge: &mut Judge) -> World {
         World::new(self.start)
     }
 
@@ -141,7 +145,7 @@ impl Scene for Locks {
         }
     }
 
-    fn step(&self, before: &World, action: Action, judge: &mut Judge<'_>) -> World {
+    fn step(&self, before: &World, action: Action, judge: &mut Judge) -> World {
         let after = self.play(before, action);
         if let Action::Go(who) = action {
             let stepped = Stepped::new(self.start, before, who, &after);
@@ -159,10 +163,7 @@ impl Scene for Locks {
         let mut lines = Vec::new();
         for &action in actions {
             let after = self.play(&world, action);
-            lines.push(match action {
-                Action::Cast(index) => scenario::describe(self.start, &self.scenarios[index]),
-                Action::Go(who) => Stepped::new(self.start, &world, who, &after).to_string(),
-            });
+            lines.push(self.say(&world, action));
             world = after;
         }
         let waits = world.waiting().filter(|_| world.is_still());
@@ -170,5 +171,31 @@ impl Scene for Locks {
             format!("{} waits for {lock}, held by {}", world.name(who), world.name(owner))
         }));
         lines
+    }
+
+    fn replay(&self, property: &'static str, actions: &[Action]) -> Option<Replay> {
+        Some(Replay::Schedule(self.schedule(property, actions)))
+    }
+
+    fn say(&self, before: &World, action: Action) -> String {
+        let after = self.play(before, action);
+        match action {
+            Action::Cast(index) => scenario::describe(self.start, &self.scenarios[index]),
+            Action::Go(who) => Stepped::new(self.start, before, who, &after).to_string(),
+        }
+    }
+
+    fn show(&self, world: &World) -> String {
+        let threads = (0..=WORKER).filter_map(|who| {
+            let step = world.next(who)?;
+            let locks: String = world.held(who).map(|lock| format!(" with {lock}")).collect();
+            Some(format!("{}{locks} is to {step}", world.name(who)))
+        });
+        let device = format!("device in {}", world.fsm.state());
+        std::iter::once(device).chain(threads).collect::<Vec<_>>().join("; ")
+    }
+
+    fn codec(&self) -> impl Codec<World> {
+        ByHalves::new()
     }
 }

@@ -51,6 +51,18 @@ pub(crate) const RULES: &[Rule<Judgement>] = rules! {
                 _ => s.ends_session().then(|| holds(Lock::File) || holds(Lock::Buffers)),
             }
         };
+    "locks-are-there" ["L5"]
+        "who takes state_mutex, or tries to, takes one that has not been destroyed"
+        |s| {
+            let takes = matches!(s.step, Some(Step::Lock(Lock::State) | Step::Arrive));
+            takes.then_some(!s.before.destroyed)
+        };
+    "locks-one-reset-at-a-time" ["C31"]
+        "a reset handler is called with device_lock held, so that no other is under way"
+        |s| {
+            let handler = matches!(s.step, Some(Step::Arrive | Step::Schedule));
+            handler.then(|| s.before.owner(Lock::Pci) == Some(s.who))
+        };
     "locks-are-returned" ["L5"]
         "a thread releases only what it holds, and holds nothing when its call returns"
         |s| match s.step? {

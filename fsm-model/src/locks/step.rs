@@ -96,6 +96,10 @@ pub(crate) enum Step {
     AwaitData,
     /// What the next `read` would give.
     Peek,
+    /// What `write` would answer.
+    PeekRoom,
+    /// The end of state_mutex itself.
+    DestroyMutex,
     /// `DeviceFsm::read`.
     Take,
     /// `DeviceFsm::write`.
@@ -128,6 +132,8 @@ impl fmt::Display for Step {
                 Self::Info => "looks at what is left",
                 Self::AwaitData => "looks whether there is something to read",
                 Self::Peek => "looks at the position",
+                Self::PeekRoom => "looks whether there is room",
+                Self::DestroyMutex => "destroys state_mutex",
                 Self::Take => "takes a byte",
                 Self::Put => "puts bytes",
                 Self::Fill => "fills the buffer",

@@ -9,6 +9,7 @@ use vfio_fsm_core::{EndOfStream, Errno, Fd, Features, Op, Reply, Route, State};
 use crate::locks::call::Call;
 use crate::locks::design::Design;
 use crate::locks::step::{Lock, Step, Todo};
+use crate::search::Halves;
 
 /// Threads that make calls. One more is the kernel's worker.
 pub(crate) const CALLERS: usize = 3;
@@ -33,6 +34,8 @@ pub(crate) struct World {
     detached: bool,
     /// A work item is scheduled.
     scheduled: bool,
+    /// state_mutex has been destroyed.
+    pub(crate) destroyed: bool,
     owners: [Option<u8>; Lock::ALL.len()],
     threads: [Thread; CALLERS + 1],
     /// The session that was open when all began, and so the one that every read and write uses
@@ -76,7 +79,7 @@ impl Calls {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-struct Thread {
+pub(crate) struct Thread {
     program: Program,
     /// Which of its calls it makes, or will make next.
     nth: u8,
@@ -132,6 +135,24 @@ pub(crate) fn device_in(state: State) -> Device<Memory<1>, 4> {
     device
 }
 
+/// Two of the threads, and the others with what they share.
+impl Halves for World {
+    type Left = [Thread; 2];
+    type Right = Self;
+
+    fn halves(&self) -> (Self::Left, Self::Right) {
+        let mut rest = *self;
+        let [first, second, ..] = &mut rest.threads;
+        let threads = [first, second].map(|thread| std::mem::replace(thread, Thread::IDLE));
+        (threads, rest)
+    }
+
+    fn whole([first, second]: Self::Left, mut rest: Self::Right) -> Self {
+        [rest.threads[0], rest.threads[1]] = [first, second];
+        rest
+    }
+}
+
 impl World {
     /// Nobody has done anything.
     pub(crate) fn new(start: State) -> Self {
@@ -143,6 +164,7 @@ impl World {
             gate: ResetGate::new(),
             detached: false,
             scheduled: false,
+            destroyed: false,
             owners: [None; Lock::ALL.len()],
             threads: [Thread::IDLE; CALLERS + 1],
             first: device.fsm().session(),
@@ -335,11 +357,16 @@ impl World {
                 self.reply(who, reply);
                 self.then(who, &design.read_on(reply));
             }
+            Step::PeekRoom => {
+                let mut then = *self;
+                let written = then.put(who);
+                self.reply(who, written);
+            }
+            Step::DestroyMutex => self.destroyed = true,
             Step::Put => {
-                let put =
-                    |fsm: &mut DeviceFsm, epoch, memory: &mut _| fsm.write(epoch, STREAM, memory);
-                let written = self.with_fd(who, put);
-                self.reply(who, written.map_or_else(Reply::Errno, Reply::Written));
+                let written = self.put(who);
+                let reply = self.threads[who].reply.unwrap_or(written);
+                self.reply(who, reply);
             }
             Step::Fill => self.saving = false,
         }
@@ -453,6 +480,11 @@ impl World {
             Ok(_one) => Reply::Bytes(buf[0]),
             Err(errno) => Reply::Errno(errno),
         }
+    }
+
+    fn put(&mut self, who: usize) -> Reply<u8> {
+        let put = |fsm: &mut DeviceFsm, epoch, memory: &mut _| fsm.write(epoch, STREAM, memory);
+        self.with_fd(who, put).map_or_else(Reply::Errno, Reply::Written)
     }
 
     fn with_fd<R>(

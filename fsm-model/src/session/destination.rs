@@ -1,17 +1,20 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! The destination: a `Loader`, its device, a host that resets it, and a stream of any frames.
 
-use vfio_fsm_core::device::{Device, Memory};
+use vfio_fsm_core::device::{Device, Memory, Planted};
 use vfio_fsm_core::vmm::frame::{FIRST_EPOCH, Frame};
 use vfio_fsm_core::vmm::{Event, Evidence, Guest, Hook, LoadPlan, Loader, Step, Verdict, Wait};
 use vfio_fsm_core::{Errno, Fault, Fd, Features, Op, Reply, Route, State};
 
+use crate::counterexample::{Counterexample, Recorder};
 use crate::property::{Rule, rules};
 use crate::session::around::{Hands, remembered};
 use crate::session::slip::Slip;
 use crate::session::{
-    Did, Judgement, Play, SmallDevice, Trouble, by_number, ticks, troubles_of_set,
+    Asked, Did, Judgement, Play, SmallDevice, Trouble, by_number, record, resetter, ticks,
+    troubles_of_set,
 };
+use crate::world::Actor;
 
 /// The model.
 #[derive(Debug)]
@@ -503,7 +506,32 @@ impl Play for Destination {
         (world, did)
     }
 
+    fn asked(&self, _before: &World, action: Action, did: &Did) -> Vec<Asked> {
+        match (*did, action) {
+            (Did::Reset { by_guest }, _) => vec![(0, resetter(by_guest), Op::Reset)],
+            (Did::Op(..), Action::Go(Trouble::Errno(_))) => vec![],
+            (Did::Op(Op::CloseFd { .. }, _), _) if self.is(Slip::LeaksFd) => vec![],
+            (Did::Op(op, _), _) => vec![(0, Actor::Vmm, op)],
+            _ => vec![],
+        }
+    }
+
+    fn record(&self, property: &'static str, actions: &[Action]) -> Counterexample {
+        let recorder = Recorder::<1>::new(self.features, Planted::NONE);
+        record(self, recorder, actions).finish(property)
+    }
+
     fn tell(&self, _action: Action, did: &Did, after: &World) -> String {
         format!("{did}   [{}]", after.device.fsm().state())
+    }
+
+    fn show(&self, world: &World) -> String {
+        let mut loader = world.loader;
+        let guest = if world.halted { "held back" } else { "running" };
+        format!(
+            "device in {}; guest {guest}; loader: {}",
+            world.device.fsm().state(),
+            loader.step()
+        )
     }
 }

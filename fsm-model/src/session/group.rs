@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! A group: two `Saver`s or two `Loader`s in a `Group`, their devices, and a guest that resets them.
 
-use vfio_fsm_core::device::{Device, Memory};
+use vfio_fsm_core::device::{Device, Memory, Planted};
 use vfio_fsm_core::vmm::frame::{FIRST_EPOCH, Frame};
 use vfio_fsm_core::vmm::{
     Event, Gate, Group, Hook, LoadPlan, Loader, OutOfTurn, Plan, Recovery, ResetRefused, Saver,
@@ -9,10 +9,13 @@ use vfio_fsm_core::vmm::{
 };
 use vfio_fsm_core::{Direction, Errno, Fault, Fd, Features, Leaves, Op, Reply, State};
 
+use crate::counterexample::{Counterexample, Recorder};
 use crate::property::{Rule, rules};
+use crate::search::{ByHalves, Codec, Halves};
 use crate::session::around::{self, Hands, Member, Said, Session as _, keep_order, may_pass};
 use crate::session::slip::Slip;
-use crate::session::{self, Did, Judgement, Play, open_choices};
+use crate::session::{self, Asked, Did, Judgement, Play, open_choices, record, resetter};
+use crate::world::Actor;
 
 /// The model.
 #[derive(Debug)]
@@ -55,7 +58,7 @@ pub(crate) struct World {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-enum Session {
+pub(crate) enum Session {
     Save(Saver<Fd>),
     Load(Loader<Fd>),
 }
@@ -383,6 +386,22 @@ impl Play for Pair {
         (world, did)
     }
 
+    fn asked(&self, _before: &World, action: Action, did: &Did) -> Vec<Asked> {
+        match (*did, action) {
+            (Did::Reset { by_guest }, Action::GuestReset(index)) => {
+                vec![(index as u8, resetter(by_guest), Op::Reset)]
+            }
+            (Did::Op(..), Action::Go(_, Trouble::Errno)) => vec![],
+            (Did::Op(op, _), Action::Go(index, _)) => vec![(index as u8, Actor::Vmm, op)],
+            _ => vec![],
+        }
+    }
+
+    fn record(&self, property: &'static str, actions: &[Action]) -> Counterexample {
+        let recorder = Recorder::<0>::new(self.features, Planted::NONE);
+        record(self, recorder, actions).finish(property)
+    }
+
     fn tell(&self, action: Action, did: &Did, after: &World) -> String {
         let states = after.members.map(|member| member.device.fsm().state());
         let which = match action {
@@ -395,5 +414,34 @@ impl Play for Pair {
             Action::Cancel => "all".to_owned(),
         };
         format!("{which}: {did}   [{}, {}]", states[0], states[1])
+    }
+
+    fn show(&self, world: &World) -> String {
+        let guest = if world.halted { "held back" } else { "running" };
+        let members = world.members.map(|member| {
+            let at = member.at.map(|hook| format!(" at {hook}")).unwrap_or_default();
+            format!("device in {}{at}", member.device.fsm().state())
+        });
+        format!("{}; {}; guest {guest}", members[0], members[1])
+    }
+
+    fn codec(&self) -> impl Codec<World> {
+        ByHalves::new()
+    }
+}
+
+/// A member, and the other with the rest.
+impl Halves for World {
+    type Left = Member<Session, Memory<0>>;
+    type Right = (Self::Left, Group, Role, [bool; 3], [u8; 2]);
+
+    fn halves(&self) -> (Self::Left, Self::Right) {
+        let Self { members: [first, second], blank, group, role, halted, faults, resets } = *self;
+        (first, (second, group, role, [blank[0], blank[1], halted], [faults, resets]))
+    }
+
+    fn whole(first: Self::Left, right: Self::Right) -> Self {
+        let (second, group, role, [one, two, halted], [faults, resets]) = right;
+        Self { members: [first, second], blank: [one, two], group, role, halted, faults, resets }
     }
 }

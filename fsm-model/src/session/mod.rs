@@ -22,8 +22,12 @@ use vfio_fsm_core::vmm::frame::Frame;
 use vfio_fsm_core::vmm::{Decision, Event, Hook, Recovery, Wait};
 use vfio_fsm_core::{Errno, Fault, Fd, Leaves, Op, RawState, Reply, Route};
 
+use crate::check::Replay;
+use crate::counterexample::{Counterexample, Recorder};
 use crate::property::{Property, Rule};
 use crate::scene::{Judge, Scene};
+use crate::search::{Codec, Whole};
+use crate::world::Actor;
 
 /// The core's device with one register, and a user with room for two data_fds: one that is dying
 /// and one that is new. Who leaks a third is caught.
@@ -44,9 +48,29 @@ pub(crate) trait Play: Send + Sized + Sync + 'static {
     /// The world after it, and what was done.
     fn play(&self, before: &Self::World, action: Self::Action) -> (Self::World, Did);
 
+    /// What a device was asked in a step, and by whom, if one was: what the session asked for and
+    /// what was carried out are not the same, for calls fail and VMMs slip.
+    fn asked(&self, before: &Self::World, action: Self::Action, did: &Did) -> Vec<Asked>;
+
+    /// What the devices were asked in a run.
+    fn record(&self, property: &'static str, actions: &[Self::Action]) -> Counterexample;
+
     /// A line of a run: what was done, and where the devices are behind it.
     fn tell(&self, action: Self::Action, did: &Did, after: &Self::World) -> String;
+
+    /// A world, to read.
+    fn show(&self, world: &Self::World) -> String {
+        format!("{world:?}")
+    }
+
+    /// How worlds are kept by our own explorer.
+    fn codec(&self) -> impl Codec<Self::World> {
+        Whole::new()
+    }
 }
+
+/// What a device was asked, and which, and by whom.
+pub(crate) type Asked = (u8, Actor, Op<&'static [u8]>);
 
 /// What a rule says of a step; `None` if it has nothing to say.
 pub(crate) type Judgement<W> = fn(&W, &Did, &W) -> Option<bool>;
@@ -59,7 +83,7 @@ impl<P: Play> Scene for P {
         self.rules().iter().map(|rule| &rule.property).collect()
     }
 
-    fn initial(&self, _judge: &mut Judge<'_>) -> P::World {
+    fn initial(&self, _judge: &mut Judge) -> P::World {
         self.start()
     }
 
@@ -67,7 +91,7 @@ impl<P: Play> Scene for P {
         self.offer(world, actions);
     }
 
-    fn step(&self, before: &P::World, action: P::Action, judge: &mut Judge<'_>) -> P::World {
+    fn step(&self, before: &P::World, action: P::Action, judge: &mut Judge) -> P::World {
         let (after, did) = self.play(before, action);
         for (index, rule) in self.rules().iter().enumerate() {
             if let Some(holds) = (rule.check)(before, &did, &after) {
@@ -86,6 +110,40 @@ impl<P: Play> Scene for P {
         };
         actions.iter().map(line).collect()
     }
+
+    fn replay(&self, property: &'static str, actions: &[P::Action]) -> Option<Replay> {
+        Some(Replay::Trace(self.record(property, actions)))
+    }
+
+    fn say(&self, before: &P::World, action: P::Action) -> String {
+        let (after, did) = self.play(before, action);
+        self.tell(action, &did, &after)
+    }
+
+    fn show(&self, world: &P::World) -> String {
+        Play::show(self, world)
+    }
+
+    fn codec(&self) -> impl Codec<P::World> {
+        Play::codec(self)
+    }
+}
+
+/// What the devices, of `N` registers each, are asked in a run, from how they are prepared on.
+pub(crate) fn record<P: Play, const N: usize>(
+    play: &P,
+    mut recorder: Recorder<N>,
+    actions: &[P::Action],
+) -> Recorder<N> {
+    let mut world = play.start();
+    for &action in actions {
+        let (after, did) = play.play(&world, action);
+        for (device, actor, op) in play.asked(&world, action, &did) {
+            recorder.ask(device, actor, op);
+        }
+        world = after;
+    }
+    recorder
 }
 
 /// One step of a session and of what is around it, for the rules to judge.
@@ -141,6 +199,11 @@ impl fmt::Display for Did {
             Self::Skipped => f.write_str("VMM      answers for the device"),
         }
     }
+}
+
+/// Who resets.
+pub(crate) const fn resetter(by_guest: bool) -> Actor {
+    if by_guest { Actor::Guest } else { Actor::Host }
 }
 
 /// Whether a session that waits like this could be woken by [`Event::Tick`].

@@ -30,7 +30,7 @@ pub(crate) use slips;
 slips! { Slip:
     /// A data_fd that SET returns where one is held already silently takes its place (vfio-ioctls).
     SwapsFd = "swaps-fd",
-    /// A data_fd that SET returns where one is held already is closed at once (QEMU).
+    /// A data_fd that SET returns where one is held already is closed at once (QEMU, B47).
     ClosesNewFd = "closes-new-fd",
     /// Reads and writes go on to the data_fd that was there first.
     UsesFirstFd = "uses-first-fd",
@@ -44,6 +44,9 @@ slips! { Slip:
     NeverReady = "never-ready",
     /// A SET that fails is taken for done, and the state is remembered, not asked for.
     RemembersState = "remembers-state",
+    /// A SET that fails is taken to have changed nothing: the data_fd is kept (vfio-ioctls, once,
+    /// B50).
+    KeepsFdAfterError = "keeps-fd-after-error",
     /// Who asks for the state is told RUNNING.
     SaysRunning = "says-running",
     /// The device is said to have every feature.

@@ -1,19 +1,23 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! The source: a `Saver`, its device, a guest and a host that reset it, and a receiver.
 
-use vfio_fsm_core::device::{Device, Memory};
+use vfio_fsm_core::device::{Device, Memory, Planted};
 use vfio_fsm_core::vmm::frame::Frame;
 use vfio_fsm_core::vmm::{
     Event, Evidence, Guest, Hook, Plan, Recovery, Saver, Step, Then, Verdict, Wait,
 };
 use vfio_fsm_core::{Errno, Fault, Fd, Features, Op, Reply, Route, State};
 
+use crate::counterexample::{Counterexample, Recorder};
 use crate::property::{Rule, rules};
+use crate::search::{ByHalves, Codec, Halves};
 use crate::session::around::{Hands, remembered};
 use crate::session::slip::Slip;
 use crate::session::{
-    Did, Judgement, Play, SmallDevice, Trouble, by_number, open_choices, ticks, troubles_of_set,
+    Asked, Did, Judgement, Play, SmallDevice, Trouble, by_number, open_choices, record, resetter,
+    ticks, troubles_of_set,
 };
+use crate::world::Actor;
 
 /// The model.
 #[derive(Debug)]
@@ -52,12 +56,14 @@ pub(crate) struct World {
     faults: u8,
     /// A data_fd that was silently replaced, and by which: [`Slip::SwapsFd`].
     swapped: Option<(Fd, Fd)>,
+    /// Where the device was before a SET failed: [`Slip::KeepsFdAfterError`].
+    stale: Option<State>,
     ghost: Ghost,
 }
 
 /// What the session cannot know.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-struct Ghost {
+pub(crate) struct Ghost {
     /// There has been a reset that was not the session's own last resort.
     reset: bool,
     /// There has been one since the session last saw a sign of one.
@@ -84,7 +90,7 @@ struct Ghost {
 
 /// The destination, as far as it matters here: one that does what the frames say.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-struct Receiver {
+pub(crate) struct Receiver {
     device: Device<Memory<1>, 1>,
     fd: Option<Fd>,
     /// Behind the end: what was loaded, or that it could not be.
@@ -289,6 +295,7 @@ impl World {
             halted: setting.paused,
             faults: setting.faults,
             swapped: None,
+            stale: None,
             ghost: Ghost::default(),
         }
     }
@@ -457,12 +464,22 @@ impl Source {
             return remembered(self.slip, &Op::<()>::GetState, world.saver.at())
                 .unwrap_or(Reply::Ok);
         };
+        let believed = world.saver.at();
         let mut hands = self.hands(world);
         let (held, told) = (hands.held, hands.report(&op, reply));
-        if let (Some(Slip::SwapsFd), Reply::Fd(Some(new)), Reply::Fd(None)) =
-            (self.slip, reply, told)
-        {
-            world.swapped = held.map(|old| (old, new));
+        match (self.slip, reply, told) {
+            (Some(Slip::SwapsFd), Reply::Fd(Some(new)), Reply::Fd(None)) => {
+                world.swapped = held.map(|old| (old, new));
+            }
+            (Some(Slip::KeepsFdAfterError), Reply::Errno(_), _)
+                if matches!(op, Op::SetState { .. }) =>
+            {
+                world.stale = believed;
+            }
+            (Some(Slip::KeepsFdAfterError), Reply::State(state), _) => {
+                return Reply::State(world.stale.take().map_or(state, Into::into));
+            }
+            _ => {}
         }
         told
     }
@@ -550,8 +567,65 @@ impl Play for Source {
         (world, did)
     }
 
+    fn asked(&self, before: &World, action: Action, did: &Did) -> Vec<Asked> {
+        match (*did, action) {
+            (Did::Reset { by_guest }, _) => vec![(0, resetter(by_guest), Op::Reset)],
+            (Did::Touched, _) => vec![(0, Actor::Guest, Op::Touch(TOUCH))],
+            (Did::Op(..), Action::Go(Trouble::Errno(_))) => vec![],
+            (Did::Op(Op::CloseFd { .. }, _), _) if self.is(Slip::LeaksFd) => vec![],
+            (Did::Op(op, reply), _) => {
+                let closes = self.is(Slip::ClosesNewFd) && before.saver.data_fd().is_some();
+                let closed = match (op, reply) {
+                    (Op::SetState { .. }, Reply::Fd(Some(fd))) if closes => {
+                        Some(Op::CloseFd { fd })
+                    }
+                    _ => None,
+                };
+                [op].into_iter().chain(closed).map(|op| (0, Actor::Vmm, op)).collect()
+            }
+            _ => vec![],
+        }
+    }
+
+    fn record(&self, property: &'static str, actions: &[Action]) -> Counterexample {
+        let mut recorder = Recorder::<1>::new(self.features, Planted::NONE);
+        recorder.ask(0, Actor::Guest, Op::Touch(TOUCH));
+        if self.setting.paused {
+            recorder.ask(0, Actor::Vmm, Op::set(State::Stop));
+        }
+        record(self, recorder, actions).finish(property)
+    }
+
     fn tell(&self, _action: Action, did: &Did, after: &World) -> String {
         format!("{did}   [{}]", after.device.fsm().state())
+    }
+
+    fn show(&self, world: &World) -> String {
+        let mut saver = world.saver;
+        let guest = if world.halted { "held back" } else { "running" };
+        format!("device in {}; guest {guest}; saver: {}", world.device.fsm().state(), saver.step())
+    }
+
+    fn codec(&self) -> impl Codec<World> {
+        ByHalves::new()
+    }
+}
+
+/// The session, and what it works on.
+impl Halves for World {
+    type Left = (Saver<Fd>, [u8; CHUNK], Option<(Fd, Fd)>, Option<State>, Ghost);
+    type Right = (SmallDevice, Receiver, [bool; 2], u8);
+
+    fn halves(&self) -> (Self::Left, Self::Right) {
+        let Self { saver, device, receiver, read, paused, halted, faults, swapped, stale, ghost } =
+            *self;
+        ((saver, read, swapped, stale, ghost), (device, receiver, [paused, halted], faults))
+    }
+
+    fn whole(left: Self::Left, right: Self::Right) -> Self {
+        let (saver, read, swapped, stale, ghost) = left;
+        let (device, receiver, [paused, halted], faults) = right;
+        Self { saver, device, receiver, read, paused, halted, faults, swapped, stale, ghost }
     }
 }
 

@@ -11,7 +11,7 @@ use vfio_fsm_core::{Arc, Errno, PrecopyInfo, State};
 
 /// How a device makes its image in STOP_COPY.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Serialisation {
+pub(crate) enum Serialisation {
     /// All at once, by the first read in STOP_COPY.
     Atomic,
     /// All at once, by a command of the firmware that fails if the device is reset before the image
@@ -20,17 +20,6 @@ pub enum Serialisation {
     /// Register by register, as it is read: the image mixes what was before and what came after
     /// (hisi_acc).
     Tears,
-}
-
-impl Serialisation {
-    /// Its name in reports.
-    pub const fn slug(self) -> &'static str {
-        match self {
-            Self::Atomic => "atomic",
-            Self::Fails => "mlx5",
-            Self::Tears => "hisi_acc",
-        }
-    }
 }
 
 /// Registers: two, so that an image can be torn.

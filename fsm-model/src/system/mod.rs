@@ -44,7 +44,7 @@
 //! arc, or finds no room for a data_fd. Messages and frames are not lost, only late; a lost
 //! connection is what a cancel at both ends is.
 
-mod case;
+pub(crate) mod case;
 mod device;
 mod play;
 mod rules;
@@ -57,23 +57,25 @@ use vfio_fsm_core::vmm::Recovery;
 
 use crate::property::{Property, Rule};
 use crate::scene::{Judge, Scene};
+use crate::search::{ByHalves, Codec};
 use crate::session::Trouble;
+use crate::session::slip::Slip;
 
-pub use case::{
-    SYSTEM_CASES, SYSTEM_CLAIMS, SYSTEM_REFUTATIONS, SystemCase, SystemChecked, SystemClaim,
-    SystemRefutation, SystemRuns, check_system, check_system_claim, check_system_runs,
-    refute_system,
-};
-pub use device::Serialisation;
+pub(crate) use case::{Ends, OnSystem, Runs};
+pub use case::{LARGE_SYSTEM_CASES, SYSTEM_CASES};
+pub(crate) use device::Serialisation;
 pub(crate) use rules::{EVERY_RUN_ENDS, Judgement};
-pub use slip::{StreamSlip, Wrong};
+pub use slip::StreamSlip;
 pub(crate) use world::World;
 
 /// The model, with `N` devices.
 #[derive(Debug)]
 pub(crate) struct System<const N: usize> {
     pub(crate) setting: Setting,
-    pub(crate) wrong: Option<Wrong>,
+    /// What both VMMs get wrong around their sessions.
+    pub(crate) slip: Option<Slip>,
+    /// What they get wrong between them.
+    pub(crate) between: Option<StreamSlip>,
     pub(crate) rules: &'static [Rule<Judgement<N>>],
     start: World<N>,
 }
@@ -81,6 +83,7 @@ pub(crate) struct System<const N: usize> {
 /// What the two machines are like.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Setting {
+    pub(crate) devices: u8,
     pub(crate) features: Features,
     pub(crate) how: Serialisation,
     pub(crate) left: Left,
@@ -96,6 +99,10 @@ pub(crate) struct Setting {
     pub(crate) in_two_parts: bool,
     /// The destination's host resets a device also behind the last look at it.
     pub(crate) resets_behind_last_look: bool,
+    /// The guest runs on, and touches its devices, when it should be held back.
+    pub(crate) guest_runs_on: bool,
+    /// Whether every run is followed to its end, on a graph of all worlds.
+    pub(crate) ends: bool,
 }
 
 /// What may still happen.
@@ -173,7 +180,7 @@ impl<const N: usize> Scene for System<N> {
         self.rules.iter().map(|rule| &rule.property).collect()
     }
 
-    fn initial(&self, _judge: &mut Judge<'_>) -> World<N> {
+    fn initial(&self, _judge: &mut Judge) -> World<N> {
         self.start
     }
 
@@ -181,7 +188,7 @@ impl<const N: usize> Scene for System<N> {
         self.offer(world, actions);
     }
 
-    fn step(&self, before: &World<N>, action: Action, judge: &mut Judge<'_>) -> World<N> {
+    fn step(&self, before: &World<N>, action: Action, judge: &mut Judge) -> World<N> {
         let mut after = self.play(before, action, None);
         let step = rules::Step { system: self, before, action, after: &after };
         for (index, rule) in self.rules.iter().enumerate() {
@@ -201,5 +208,19 @@ impl<const N: usize> Scene for System<N> {
             self.forget(&mut world);
         }
         lines
+    }
+
+    fn say(&self, before: &World<N>, action: Action) -> String {
+        let mut lines = Vec::new();
+        self.play(before, action, Some(&mut lines));
+        lines.join("; ")
+    }
+
+    fn show(&self, world: &World<N>) -> String {
+        world.to_string()
+    }
+
+    fn codec(&self) -> impl Codec<World<N>> {
+        ByHalves::new()
     }
 }

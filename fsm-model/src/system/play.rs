@@ -9,7 +9,7 @@ use vfio_fsm_core::vmm::{Event, Gate, Hook, Piece, Wait};
 use vfio_fsm_core::{Errno, Fault, Fd, Leaves, Op, RawState, Reply, State};
 
 use super::device::{BLANK, Hardware, RECORD};
-use super::slip::{StreamSlip, Wrong};
+use super::slip::StreamSlip;
 use super::stream::{Chunk, Packet};
 use super::world::{Here, Source, Target, There, World};
 use super::{Action, Judgement, Move, Pace, Setting, System};
@@ -28,13 +28,14 @@ fn tell(log: &mut Log<'_>, line: impl FnOnce() -> String) {
 }
 
 impl<const N: usize> System<N> {
-    pub(super) fn new(
+    pub(crate) fn new(
         setting: Setting,
-        wrong: Option<Wrong>,
+        slip: Option<Slip>,
+        between: Option<StreamSlip>,
         rules: &'static [Rule<Judgement<N>>],
     ) -> Self {
-        let start = World::new(&setting, wrong);
-        let mut system = Self { setting, wrong, rules, start };
+        let start = World::new(&setting, between);
+        let mut system = Self { setting, slip, between, rules, start };
         let mut settled = start;
         system.settle(&mut settled, &mut None);
         system.start = settled;
@@ -60,18 +61,11 @@ impl<const N: usize> System<N> {
     }
 
     fn is(&self, slip: StreamSlip) -> bool {
-        self.wrong == Some(Wrong::Stream(slip))
+        self.between == Some(slip)
     }
 
     fn has(&self, slip: Slip) -> bool {
-        self.slip() == Some(slip)
-    }
-
-    const fn slip(&self) -> Option<Slip> {
-        match self.wrong {
-            Some(Wrong::Session(slip)) => Some(slip),
-            _ => None,
-        }
+        self.slip == Some(slip)
     }
 
     const fn is_eager(&self) -> bool {
@@ -247,7 +241,7 @@ impl<const N: usize> System<N> {
             return hook != Hook::Freeze;
         }
         if member.at.is_some() {
-            return may_pass(&world.from, index, self.slip());
+            return may_pass(&world.from, index, self.slip);
         }
         let mut group = world.from;
         let _arrived = group.arrive(index, hook, member.aborts());
@@ -386,12 +380,12 @@ impl<const N: usize> System<N> {
         // A data_fd that silently took another's place is the one that is used.
         let newest = member.device.fds().last().filter(|_| self.has(Slip::SwapsFd));
         let op = op.map_fd(|fd| newest.unwrap_or(fd));
-        let mut hands = Hands { device: &mut member.device, slip: self.slip(), held };
+        let mut hands = Hands { device: &mut member.device, slip: self.slip, held };
         let mut buf = [0; RECORD];
         let (op, reply) = hands.carry_out(op, trouble, &mut buf);
         let told = hands.report(&op, reply);
         let failed_set = matches!((op, reply), (Op::SetState { .. }, Reply::Errno(_)));
-        if failed_set && self.wrong == Some(Wrong::Stream(StreamSlip::ResetsQuietly)) {
+        if failed_set && self.is(StreamSlip::ResetsQuietly) {
             let _reply = member.device.apply(Op::Reset, &mut []);
         }
         member.session.ask();
@@ -462,7 +456,7 @@ impl<const N: usize> System<N> {
 
     fn call_source(&self, halted: &mut bool, hook: Hook) {
         match hook {
-            Hook::Freeze => *halted = !self.has(Slip::GuestRunsOn),
+            Hook::Freeze => *halted = !self.setting.guest_runs_on && !self.has(Slip::GuestRunsOn),
             Hook::Thaw => *halted = self.has(Slip::ForgetsThaw),
             _ => {}
         }
@@ -494,7 +488,7 @@ impl<const N: usize> System<N> {
         let payload = world.wires[index].payload;
         let op = op.map(|piece| piece.of(payload.bytes()));
         let held = member.session.data_fd().copied();
-        let mut hands = Hands { device: &mut member.device, slip: self.slip(), held };
+        let mut hands = Hands { device: &mut member.device, slip: self.slip, held };
         let (op, reply) = hands.carry_out(op, trouble, &mut []);
         let told = hands.report(&op, reply);
         let told = if self.is(StreamSlip::BelievesInReset) && op == Op::Reset {
@@ -559,7 +553,7 @@ impl<const N: usize> System<N> {
                 from.fail();
                 *halted &= !self.has(Slip::ThawsEarly);
             }
-            let mut moved = keep_order(from, source, true, self.slip(), |_, hook| {
+            let mut moved = keep_order(from, source, true, self.slip, |_, hook| {
                 self.call_source(halted, hook);
                 tell(log, || format!("source VMM: {hook}"));
                 true
@@ -615,7 +609,7 @@ impl<const N: usize> System<N> {
             if destination.iter().any(Target::aborts) {
                 to.fail();
             }
-            let mut moved = keep_order(to, destination, false, self.slip(), |group, hook| {
+            let mut moved = keep_order(to, destination, false, self.slip, |group, hook| {
                 if hook == Hook::Thaw && !group.is_broken() {
                     *there = There::Started;
                 }
@@ -656,7 +650,7 @@ impl<const N: usize> System<N> {
                 member.arrive(&mut world.to, index, hook);
                 tell(log, || format!("destination {index}: comes to {hook}"));
             }
-            Said::Call(_) if may_pass(&world.to, index, self.slip()) => {
+            Said::Call(_) if may_pass(&world.to, index, self.slip) => {
                 let open = self.passes(world.to.gate(index));
                 member.pass(open);
             }

@@ -23,7 +23,7 @@ pub(crate) struct Step<'a, const N: usize> {
 /// What a rule says of a step; `None` if it has nothing to say.
 pub(crate) type Judgement<const N: usize> = fn(&Step<'_, N>) -> Option<bool>;
 
-/// Of the whole graph, and not of a step: see [`super::check_system_runs`].
+/// Of the whole graph, and not of a step: see [`super::Ends`].
 pub(crate) const EVERY_RUN_ENDS: Property = Property {
     id: "system-every-run-ends",
     covers: &["V10"],

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! What two VMMs get wrong between them.
 
-use crate::session::slip::{Slip, slips};
+use crate::session::slip::slips;
 
 slips! { StreamSlip:
     /// A discard is not heeded, and what follows is taken for more of the same epoch.
@@ -25,23 +25,4 @@ slips! { StreamSlip:
     BelievesInReset = "believes-in-reset",
     /// The VMM never decides for the switchover.
     NeverSwitchesOver = "never-switches-over",
-}
-
-/// What is wrong with a VMM, if anything.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Wrong {
-    /// Around one session: what a slip of level 1 is at both ends.
-    Session(Slip),
-    /// Between the two ends.
-    Stream(StreamSlip),
-}
-
-impl Wrong {
-    /// Its name in reports.
-    pub const fn slug(self) -> &'static str {
-        match self {
-            Self::Session(slip) => slip.slug(),
-            Self::Stream(slip) => slip.slug(),
-        }
-    }
 }

@@ -1,18 +1,21 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! Everything there is at one moment, at both ends and between.
 
+use std::fmt;
+
 use vfio_fsm_core::device::Device;
 use vfio_fsm_core::vmm::{Event, Group, LoadPlan, Loader, Plan, Saver, Wait};
 use vfio_fsm_core::{Direction, Fd, Op, State};
 
 use super::device::{Hardware, PROGRAMMED, REGISTERS};
-use super::slip::{StreamSlip, Wrong};
+use super::slip::StreamSlip;
 use super::stream::Wire;
 use super::{Left, Setting};
+use crate::search::Halves;
 use crate::session::around::{Member, Said, Session};
 
-pub(super) type Source = Member<Saver<Fd>, Hardware>;
-pub(super) type Target = Member<Loader<Fd>, Hardware>;
+pub(crate) type Source = Member<Saver<Fd>, Hardware>;
+pub(crate) type Target = Member<Loader<Fd>, Hardware>;
 
 /// Both ends, and `N` streams.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -32,7 +35,7 @@ pub(crate) struct World<const N: usize> {
 
 /// How far the VMM at the source is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(super) enum Here {
+pub(crate) enum Here {
     Working,
     /// It has told the destination to go on, and does not go on itself unless that has failed.
     HandedOver,
@@ -42,7 +45,7 @@ pub(super) enum Here {
 
 /// How far the VMM at the destination is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(super) enum There {
+pub(crate) enum There {
     Working,
     /// The guest runs there.
     Started,
@@ -53,7 +56,7 @@ pub(super) enum There {
 /// What happened to a device at both ends that its sessions cannot know. But for `resetting` it is
 /// all ghost.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-pub(super) struct Life {
+pub(crate) struct Life {
     /// Source: the hardware has been reset, and the driver does not know yet.
     pub(super) resetting: bool,
     /// Source: the guest or the host has reset it.
@@ -66,11 +69,44 @@ pub(super) struct Life {
     pub(super) looked: bool,
 }
 
+/// The source, and the streams with the destination.
+impl<const N: usize> Halves for World<N> {
+    type Left = ([Source; N], Group, Here, bool, [Life; N]);
+    type Right = ([Wire; N], [Target; N], Group, There, Left);
+
+    fn halves(&self) -> (Self::Left, Self::Right) {
+        let Self { source, from, here, halted, lives, wires, destination, to, there, left } = *self;
+        ((source, from, here, halted, lives), (wires, destination, to, there, left))
+    }
+
+    fn whole(here: Self::Left, there: Self::Right) -> Self {
+        let (source, from, here, halted, lives) = here;
+        let (wires, destination, to, there, left) = there;
+        Self { source, from, here, halted, lives, wires, destination, to, there, left }
+    }
+}
+
+/// In a line, for the Explorer.
+impl<const N: usize> fmt::Display for World<N> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let guest = if self.halted { "held back" } else { "running" };
+        write!(f, "source {:?}, guest {guest}", self.here)?;
+        for (index, member) in self.source.iter().enumerate() {
+            write!(f, ", device {index} in {}", member.device.fsm().state())?;
+        }
+        write!(f, "; destination {:?}", self.there)?;
+        for (index, member) in self.destination.iter().enumerate() {
+            write!(f, ", device {index} in {}", member.device.fsm().state())?;
+        }
+        Ok(())
+    }
+}
+
 impl<const N: usize> World<N> {
-    pub(super) fn new(setting: &Setting, wrong: Option<Wrong>) -> Self {
+    pub(super) fn new(setting: &Setting, between: Option<StreamSlip>) -> Self {
         let features = setting.features;
         let group = N > 1;
-        let phases = group && wrong != Some(Wrong::Stream(StreamSlip::SkipsP2p));
+        let phases = group && between != Some(StreamSlip::SkipsP2p);
         let plan =
             Plan { restarts: setting.restarts, chunk: setting.chunk, group: phases, ..Plan::LIVE };
         let blank = Device::new(features, Hardware::new(setting.how));
