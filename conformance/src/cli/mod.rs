@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! The command line: one module for each command, and what they share.
 
+mod abuse;
 #[cfg(feature = "check")]
 mod bench;
 #[cfg(feature = "check")]
@@ -71,6 +72,8 @@ enum Command {
     Learn(learn::Arguments),
     /// Let threads race at a device, and look for an order of their calls that explains every answer.
     Race(race::Arguments),
+    /// Do to a device node what no VMM should and any process can: bad sizes, flags and pointers.
+    Abuse(abuse::Arguments),
     /// Run whole migrations, with a reset or a cancel at every step.
     Migrate(migrate::Arguments),
     #[command(hide = true)]
@@ -139,6 +142,7 @@ fn execute(command: Option<Command>, output: &mut Output) -> Result<Verdict> {
         Some(Command::Complete(arguments)) => complete::run(&arguments, output),
         Some(Command::Learn(arguments)) => learn::run(&arguments, output),
         Some(Command::Race(arguments)) => race::run(&arguments, output),
+        Some(Command::Abuse(arguments)) => abuse::run(&arguments, output),
         Some(Command::Migrate(arguments)) => migrate::run(&arguments, output),
         Some(Command::MigratePeer(arguments)) => migrate::serve(&arguments),
         #[cfg(feature = "lab")]
