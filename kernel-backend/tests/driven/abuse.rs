@@ -50,8 +50,8 @@ fn each_way_to_be_wrong_is_found() {
     let wrongs = [
         (Wrong::FeatureArgsz, "feature-argsz"),
         (Wrong::UnknownFlags, "feature-flags"),
-        (Wrong::WrongWay, "feature-flags"),
-        (Wrong::WrongWay, "feature-probe"),
+        (Wrong::OtherWay, "feature-flags"),
+        (Wrong::OtherWay, "feature-probe"),
         (Wrong::ProbeActs, "feature-probe"),
         (Wrong::UnknownFeature, "feature-numbers"),
         (Wrong::AnswerLost, "feature-memory"),

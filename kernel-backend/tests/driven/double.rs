@@ -151,7 +151,7 @@ pub(crate) enum Wrong {
     /// Nor at flags that it does not know.
     UnknownFlags,
     /// Nor at whether a feature can be SET or only GET.
-    WrongWay,
+    OtherWay,
     /// A PROBE is done, too.
     ProbeActs,
     /// A feature that nobody has is EINVAL.
@@ -451,7 +451,7 @@ impl World {
             _ if self.is(Wrong::UnknownFeature) => return Err(libc::EINVAL),
             _ => return Err(libc::ENOTTY),
         };
-        if call & !allowed != 0 && !self.is(Wrong::WrongWay) {
+        if call & !allowed != 0 && !self.is(Wrong::OtherWay) {
             return Err(libc::EINVAL);
         }
         if flags & PROBE != 0 && !self.is(Wrong::ProbeActs) {
