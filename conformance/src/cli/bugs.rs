@@ -144,8 +144,8 @@ impl Survivor {
 impl fmt::Display for Planted {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let bugs = if self.bugs.is_empty() { "-".to_owned() } else { self.bugs.join(", ") };
-        let fail = if self.is_found() { "" } else { "FAIL: no suite finds it" };
-        writeln!(f, "{bugs}  {}  {fail}", self.fault)?;
+        let fail = if self.is_found() { "" } else { "  FAIL: no suite finds it" };
+        writeln!(f, "{bugs}  {}{fail}", self.fault)?;
         for (suite, found) in &self.found {
             match found {
                 Some(Found { trace, step }) => {
