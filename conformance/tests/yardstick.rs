@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! `vfio-conform bugs`, and the commands of specs/test-your-driver.md.
 
+#![expect(clippy::expect_used, reason = "helpers of tests may fail them")]
+
 use std::collections::BTreeSet;
 
 use assert_cmd::Command;
