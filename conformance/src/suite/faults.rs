@@ -207,11 +207,12 @@ fn readers(features: Features, uring: bool) -> Trace {
     script.finish()
 }
 
-/// Writes of nothing, around the size of a page, and of far more than any stream has.
+/// Writes of two bytes, of nothing, around the size of a page, and of far more than any stream has.
 fn lengths(features: Features) -> Trace {
     let mut script = Script::new(Suite::Faults, features, "lengths", &["R29", "C20", "C21"]);
     script.op(Op::Touch(0x5a));
     save(&mut script, 0);
+    load(&mut script, vec![Data::Hex(vec![0x46, 0x03])], Expect::Failure);
     for len in [0, 1, 4095, 4096, 4097, 65536, 1 << 20, 16 << 20] {
         load(&mut script, vec![Data::Fill { byte: 0xa5, len }], Expect::Failure);
     }
