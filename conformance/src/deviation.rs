@@ -54,6 +54,9 @@ pub struct Deviation {
     /// It is no reply but a crash or a hang of the kernel, whose console says this.
     #[serde(default)]
     console: Option<String>,
+    /// It is no reply of a trace but what `vfio-conform abuse` says of a call: globs of its text.
+    #[serde(default)]
+    calls: Vec<String>,
     #[serde(skip)]
     used: Cell<bool>,
 }
@@ -87,10 +90,32 @@ impl Deviations {
     pub fn parse(name: &str, text: &str) -> Result<Self, DeviationError> {
         let fail = |problem: String| DeviationError { name: name.to_owned(), problem };
         let parsed: Self = toml::from_str(text).map_err(|error| fail(error.to_string()))?;
-        for pattern in parsed.list.iter().flat_map(|entry| &entry.traces) {
-            Pattern::new(pattern).map_err(|error| fail(format!("{pattern:?}: {error}")))?;
+        let patterns = |entry: &'_ Deviation| [entry.traces.clone(), entry.calls.clone()].concat();
+        for pattern in parsed.list.iter().flat_map(patterns) {
+            Pattern::new(&pattern).map_err(|error| fail(format!("{pattern:?}: {error}")))?;
         }
         Ok(parsed)
+    }
+
+    /// The entries about replies of traces, and crashes.
+    #[must_use]
+    pub fn of_traces(mut self) -> Self {
+        self.list.retain(|entry| entry.calls.is_empty());
+        self
+    }
+
+    /// The entries about calls that are no ops.
+    #[must_use]
+    pub fn of_calls(mut self) -> Self {
+        self.list.retain(|entry| !entry.calls.is_empty());
+        self
+    }
+
+    /// The entry that describes what came of a call that is no op, by its text.
+    pub fn find_call(&self, case: &str, text: &str) -> Option<&str> {
+        let glob = |glob: &String| Pattern::new(glob).is_ok_and(|glob| glob.matches(text));
+        let describes = |entry: &&Deviation| entry.is_in(case) && entry.calls.iter().any(glob);
+        self.list.iter().find(describes).map(Deviation::take)
     }
 
     /// The entry that describes this mismatch.
@@ -103,6 +128,7 @@ impl Deviations {
     ) -> Option<&str> {
         let describes = |entry: &&Deviation| {
             entry.console.is_none()
+                && entry.calls.is_empty()
                 && entry.bytes != right_bytes
                 && entry.is_in(trace)
                 && (entry.ops.is_empty() || entry.ops.iter().any(|op| op == step.op.name()))

@@ -41,3 +41,8 @@ pub mod trace;
 #[cfg(doctest)]
 #[doc = include_str!("../../README.md")]
 struct Readme;
+
+/// So is the page's for those who have a driver or a device to test.
+#[cfg(doctest)]
+#[doc = include_str!("../../specs/test-your-driver.md")]
+struct TestYourDriver;

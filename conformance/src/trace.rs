@@ -115,6 +115,13 @@ pub enum Data {
         #[serde(default)]
         add: u8,
     },
+    /// What a read has put into a slot, with one bit the other way round.
+    Flipped {
+        /// Which slot.
+        slot: u8,
+        /// Which bit: number 0 is the lowest of the first byte. Counted round where the slot ends.
+        bit: u32,
+    },
 }
 
 fn one() -> u32 {
@@ -142,6 +149,13 @@ impl Data {
                     0 => bytes.into(),
                     _ => bytes.iter().map(|byte| byte.wrapping_add(add)).collect(),
                 })
+            }
+            Self::Flipped { slot, bit } => {
+                let mut bytes = slots.get(slot)?.to_vec();
+                let (byte, bit) = (bit as usize / 8, bit % 8);
+                let byte = byte.checked_rem(bytes.len()).and_then(|at| bytes.get_mut(at));
+                byte.into_iter().for_each(|byte| *byte ^= 1 << bit);
+                Some(bytes.into())
             }
         }
     }
@@ -526,7 +540,7 @@ impl Filled {
             Data::Slot { part, of, .. } if part >= of => {
                 return Err("part counts from 0 and is less than of");
             }
-            Data::Slot { slot, .. } if !self.has(slot) => {
+            Data::Slot { slot, .. } | Data::Flipped { slot, .. } if !self.has(slot) => {
                 return Err("the write is of a slot that no earlier step of the trace fills");
             }
             _ => {}

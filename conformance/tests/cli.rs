@@ -566,7 +566,7 @@ fn run_says_it_all_in_json() {
     }
     let claim = ["fault", "property", "model", "features", "steps", "run"];
     has_at_least(&model["claims"][0], &claim);
-    has_keys(&json["suites"], &["arcs", "resets", "fds", "streams", "model"]);
+    has_keys(&json["suites"], &["arcs", "resets", "fds", "streams", "faults", "complete", "model"]);
     has_keys(&json["suites"]["arcs"], &["traces", "steps"]);
     has_keys(&json["replay"], REPORT);
     let mut bugs = bugs();
@@ -634,7 +634,7 @@ fn generated_files_give_the_same_verdicts() {
     has_keys(&json, &["files"]);
     let files = json["files"].as_array().expect("a list");
     has_keys(&files[0], &["file", "traces", "steps"]);
-    let suites = ["arcs", "resets", "fds", "streams", "model"];
+    let suites = ["arcs", "resets", "fds", "streams", "faults", "complete", "model"];
     assert_eq!(files.len(), suites.len());
     let mut written: Vec<_> = fs::read_dir(&out)
         .expect("the directory is made")

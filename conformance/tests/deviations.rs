@@ -120,3 +120,23 @@ fn a_bad_list_is_refused() {
     let error = Deviations::named("no/such/list").expect_err("no file").to_string();
     assert!(error.contains("mtty"), "the known drivers are named: {error}");
 }
+
+/// An entry about calls that are no ops takes those that it describes, and no reply of a trace.
+#[test]
+fn calls_have_entries_of_their_own() {
+    let calls = "calls = [\"PRECOPY_INFO argsz *, saw 0\"]\ntraces = [\"abuse/precopy-*\"]";
+    let text = LIST.replace("traces = [\"*\"]", calls);
+    assert_ne!(text, LIST);
+    let parse = || Deviations::parse("test", &text).expect("a good list");
+    assert!(replay(Bug::PreCopyEndsForGood, &parse()).counts.fail > 0, "it excuses no reply");
+    assert_eq!(parse().of_traces().list.len(), 0);
+    let list = parse().of_calls();
+    let slip = "PRECOPY_INFO argsz 8: expected EINVAL, saw 0";
+    assert_eq!(list.find_call("abuse/feature-argsz", slip), None);
+    assert_eq!(list.find_call("abuse/precopy-argsz", "PRECOPY_INFO argsz 8: saw EIO"), None);
+    assert_eq!(list.unused().count(), 1);
+    assert_eq!(list.find_call("abuse/precopy-argsz", slip), Some("ends-for-good"));
+    assert_eq!(list.unused().count(), 0);
+    let error = Deviations::parse("test", &text.replace("*, saw 0", "[")).expect_err("no glob");
+    assert!(error.to_string().contains("["), "{error}");
+}

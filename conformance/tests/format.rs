@@ -123,6 +123,7 @@ fn every_name_is_explained() {
         names::<Data>("\"?\""),
         names::<Data>(r#"{"fill":{"?":0}}"#),
         names::<Data>(r#"{"slot":{"?":0}}"#),
+        names::<Data>(r#"{"flipped":{"?":0}}"#),
         names::<Expect>("\"?\""),
         names::<Expect>(r#"{"bytes":{"?":0}}"#),
         names::<Expect>(r#"{"info":{"?":0}}"#),

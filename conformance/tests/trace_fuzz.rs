@@ -4,6 +4,7 @@
 #![expect(clippy::expect_used, reason = "helpers of tests fail as tests do")]
 
 use std::borrow::Cow;
+use std::fs;
 use std::sync::LazyLock;
 
 use proptest::collection::vec;
@@ -23,6 +24,20 @@ static SEEDS: LazyLock<Vec<Trace>> = LazyLock::new(|| {
     let traces = Suite::ALL.iter().flat_map(|suite| suite.generate_all());
     traces.filter(|trace| trace.steps.len() < 40).collect()
 });
+
+/// Files that were hard on some reader once, or are at a limit.
+static CORPUS: LazyLock<Vec<Vec<u8>>> = LazyLock::new(|| {
+    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/corpus");
+    let files = fs::read_dir(folder).expect("the corpus is there");
+    let mut paths: Vec<_> = files.map(|file| file.expect("an entry").path()).collect();
+    paths.sort_unstable();
+    paths.iter().map(|path| fs::read(path).expect("it is a file")).collect()
+});
+
+/// How many files each test makes: more with `FUZZ_ITERATIONS=100000`.
+fn iterations() -> u32 {
+    std::env::var("FUZZ_ITERATIONS").ok().and_then(|text| text.parse().ok()).unwrap_or(512)
+}
 
 /// A mutation may make a fill or a stream long; a trace that would take long is not replayed.
 const MOST_BYTES: u64 = 1 << 20;
@@ -120,6 +135,8 @@ const WORDS: &[&str] = &[
     "bytes",
     "len",
     "slot",
+    "flipped",
+    "bit",
     "part",
     "of",
     "drop",
@@ -232,6 +249,7 @@ fn data() -> impl Strategy<Value = Data> {
         slot.prop_map(|(slot, part, of, drop, add)| {
             Data::Slot { slot, part: part % of, of, drop, add }
         }),
+        (0..3_u8, any::<u32>()).prop_map(|(slot, bit)| Data::Flipped { slot, bit }),
     ]
 }
 
@@ -343,7 +361,7 @@ fn trace() -> impl Strategy<Value = Trace> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(512) })]
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(iterations()) })]
 
     /// Anything at all.
     #[test]
@@ -366,6 +384,32 @@ proptest! {
         let mut file = written(seed.get(&SEEDS));
         damages.iter().for_each(|damage| damage.apply(&mut file));
         survive(&file)?;
+    }
+
+    /// The same to the files of the corpus.
+    #[test]
+    fn the_corpus_is_read_or_refused(
+        seed in any::<Index>(),
+        damages in vec(damage(), 0..4),
+    ) {
+        let mut file = seed.get(&CORPUS).clone();
+        damages.iter().for_each(|damage| damage.apply(&mut file));
+        survive(&file)?;
+    }
+
+    /// A bit is flipped, that one and no other; of nothing there is none.
+    #[test]
+    fn any_bit_is_flipped(held in vec(any::<u8>(), 0..40), bit in any::<u32>()) {
+        let mut slots = Slots::default();
+        slots.set(0, held.clone());
+        let flipped = Data::Flipped { slot: 0, bit };
+        let bytes = flipped.resolve(&slots).expect("the slot is filled").into_owned();
+        prop_assert_eq!(bytes.len(), held.len());
+        let bits = held.len() as u64 * 8;
+        let differ = |at: &u64| (bytes[*at as usize / 8] ^ held[*at as usize / 8]) >> (at % 8) & 1 == 1;
+        let seen: Vec<_> = (0..bits).filter(differ).collect();
+        let want: Vec<_> = u64::from(bit).checked_rem(bits).into_iter().collect();
+        prop_assert_eq!(seen, want);
     }
 
     /// A part of a slot is a part, or it is refused: by the reader, and by the data itself.
@@ -404,6 +448,14 @@ proptest! {
         let verdict = replay(&trace, [Reference::new(), Reference::new()])?;
         prop_assert_eq!(verdict, Verdict::Pass);
     }
+}
+
+/// Of the corpus as it is, some files are good ones and some are refused.
+#[test]
+fn the_corpus_has_both() {
+    let read = |file: &&Vec<u8>| survive(file).unwrap_or_else(|error| panic!("{error}")) > 0;
+    let good = CORPUS.iter().filter(read).count();
+    assert!((5..CORPUS.len() - 4).contains(&good), "{good} of {}", CORPUS.len());
 }
 
 /// What the mutations are worth: a fair part of the files they make is still read.

@@ -3,7 +3,7 @@
 
 use std::fmt;
 use std::io;
-use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::time::Duration;
 
 use nix::sys::uio::pwrite;
@@ -246,6 +246,16 @@ impl KernelDevice {
             // In `apply`, for they alone need the buffer.
             Op::Read { .. } | Op::Pread { .. } | Op::UringRead { .. } => Err(Errno::EOPNOTSUPP),
         }
+    }
+
+    /// The device fd, for calls that are no ops.
+    pub(crate) fn device_fd(&self) -> Result<BorrowedFd<'_>, Errno> {
+        self.node.fd()
+    }
+
+    /// The same of a data_fd.
+    pub(crate) fn data_fd(&self, fd: Fd) -> Result<BorrowedFd<'_>, Errno> {
+        self.data_fds.get(fd)
     }
 
     fn reopen(&mut self) -> Result<(), Errno> {

@@ -13,6 +13,7 @@
 //! * [`DevicePath`]: which device, as a person names it.
 //! * [`KernelDevice`]: the open device and its data_fds, numbered as the core numbers them.
 //! * [`Anomaly`]: what a kernel did that no [`Reply`] has a word for.
+//! * [`abuse`]: what no [`Op`] can say: bad sizes, flags, pointers and lengths.
 //!
 //! ```no_run
 //! use vfio_fsm_core::{Op, Reply, State};
@@ -50,6 +51,7 @@
 //! [`Reply`]: vfio_fsm_core::Reply
 #![deny(unsafe_op_in_unsafe_fn)]
 
+pub mod abuse;
 mod anomaly;
 mod calls;
 mod data_fds;

@@ -5,6 +5,7 @@
 //! result when a bit is set that it has no name for, and `POLLRDHUP` is how mlx5 tells that a
 //! session is over.
 
+pub(crate) mod brink;
 #[cfg(feature = "dma-logging")]
 pub(crate) mod dma_logging;
 #[cfg(feature = "io-uring")]
@@ -23,15 +24,15 @@ use vfio_bindings::bindings::vfio::{
 use vfio_fsm_core::Errno;
 
 /// `_IO(VFIO_TYPE, VFIO_BASE + n)`: VFIO puts neither size nor direction into its numbers.
-const fn request(n: u32) -> u32 {
+pub(crate) const fn request(n: u32) -> u32 {
     (VFIO_TYPE as u32) << 8 | (VFIO_BASE + n)
 }
 
 const DEVICE_GET_REGION_INFO: u32 = request(8);
 const DEVICE_RESET: u32 = request(11);
-const DEVICE_FEATURE: u32 = request(17);
+pub(crate) const DEVICE_FEATURE: u32 = request(17);
 const DEVICE_BIND_IOMMUFD: u32 = request(18);
-const MIG_GET_PRECOPY_INFO: u32 = request(21);
+pub(crate) const MIG_GET_PRECOPY_INFO: u32 = request(21);
 
 /// The errno as the kernel gave it, also where nix has no name for it: drivers do let internal
 /// ones through, like 524 (`ENOTSUPP`).

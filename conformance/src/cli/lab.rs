@@ -18,6 +18,7 @@ use vfio_conform::migrate::Matrix;
 use vfio_conform::replay::{Mismatch, Outcome, Verdict};
 use vfio_conform::report::Report;
 use vfio_conform::trace::{self, Trace};
+use vfio_fsm_kernel::abuse::CASES;
 
 use super::output::{self, Output};
 use super::{Result, Selection};
@@ -42,6 +43,9 @@ pub(crate) struct Arguments {
     /// Only the races of threads.
     #[arg(long, conflicts_with_all = ["suite", "only", "migrate"])]
     race: bool,
+    /// Only the calls that no VMM should make.
+    #[arg(long, conflicts_with_all = ["suite", "only", "migrate", "race"])]
+    abuse: bool,
     /// How often threads race at the device.
     #[arg(long, value_name = "N", default_value_t = 1000, value_parser = clap::value_parser!(u32).range(1..))]
     races: u32,
@@ -115,9 +119,10 @@ fn indent(text: &str) -> String {
 }
 
 pub(crate) fn run(arguments: &Arguments, output: &mut Output) -> Result {
-    let replays = !arguments.migrate && !arguments.race;
+    let replays = !(arguments.migrate || arguments.race || arguments.abuse);
     let traces = if replays { arguments.selection.generate()? } else { Vec::new() };
-    let deviations = Deviations::named(DRIVER)?;
+    let deviations = Deviations::named(DRIVER)?.of_traces();
+    let of_calls = Deviations::named(DRIVER)?.of_calls();
     let options = options(arguments)?;
     let cancel = Arc::new(AtomicBool::new(false));
     let asked = Arc::clone(&cancel);
@@ -129,10 +134,12 @@ pub(crate) fn run(arguments: &Arguments, output: &mut Output) -> Result {
     let replay = Task::Replay { traces: &file, count: traces.len() };
     let migrate = Task::Migrate { rounds: arguments.rounds };
     let race = Task::Race { rounds: arguments.races };
-    let tasks: &[_] = match (arguments.migrate, arguments.race, arguments.selection.is_all()) {
-        (true, ..) => &[migrate],
-        (_, true, _) => &[race],
-        (.., true) => &[replay, migrate, race],
+    let abuse = Task::Abuse { count: CASES.len() };
+    let tasks: &[_] = match arguments {
+        Arguments { migrate: true, .. } => &[migrate],
+        Arguments { race: true, .. } => &[race],
+        Arguments { abuse: true, .. } => &[abuse],
+        Arguments { selection, .. } if selection.is_all() => &[replay, migrate, race, abuse],
         _ => &[replay],
     };
     let outcome = write_traces(&file, &traces).and_then(|()| {
@@ -143,7 +150,8 @@ pub(crate) fn run(arguments: &Arguments, output: &mut Output) -> Result {
     let _ = std::fs::remove_file(&file);
     let outcome = outcome?;
 
-    let (mut report, mut matrix, mut races, mut incidents) = (None, None, None, Vec::new());
+    let (mut report, mut matrix, mut races, mut abuses) = (None, None, None, None);
+    let mut incidents = Vec::new();
     for (task, part) in tasks.iter().zip(&outcome.parts) {
         match task {
             Task::Replay { .. } => {
@@ -164,6 +172,12 @@ pub(crate) fn run(arguments: &Arguments, output: &mut Output) -> Result {
                 raced.finish(took(&outcome, "race"), None, false);
                 races = Some(raced);
             }
+            Task::Abuse { .. } => {
+                let mut abused = Report::new(format!("abuse of {DRIVER}"));
+                incidents.extend(judge(part, &[], &of_calls, &mut abused)?);
+                abused.finish(took(&outcome, "abuse"), Some(&of_calls), true);
+                abuses = Some(abused);
+            }
         }
     }
     let bench = bench(&outcome, incidents, tasks.len());
@@ -177,7 +191,10 @@ pub(crate) fn run(arguments: &Arguments, output: &mut Output) -> Result {
     if let Some(races) = &races {
         output.say("races", races)?;
     }
-    let replayed = report.into_iter().chain(races).all(|report| report.is_good());
+    if let Some(abuses) = &abuses {
+        output.say("abuse", abuses)?;
+    }
+    let replayed = report.into_iter().chain(races).chain(abuses).all(|report| report.is_good());
     let migrated = matrix.is_none_or(|matrix| matrix.is_good(0));
     Ok(replayed && migrated && bench.is_complete())
 }

@@ -114,10 +114,10 @@ impl fmt::Display for NotHere {
 }
 
 /// What is printed fits a terminal of this width.
-const WIDTH: usize = 80;
+pub(super) const WIDTH: usize = 80;
 
 /// A text, broken between words.
-fn lines(text: &str, width: usize) -> Vec<String> {
+pub(super) fn lines(text: &str, width: usize) -> Vec<String> {
     let mut lines = vec![String::new()];
     for word in text.split_whitespace() {
         match lines.last_mut() {

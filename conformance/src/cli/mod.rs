@@ -1,8 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! The command line: one module for each command, and what they share.
 
+mod abuse;
 #[cfg(feature = "check")]
 mod bench;
+#[cfg(feature = "check")]
+mod bugs;
 #[cfg(feature = "check")]
 mod check;
 mod complete;
@@ -72,6 +75,11 @@ enum Command {
     Learn(learn::Arguments),
     /// Let threads race at a device, and look for an order of their calls that explains every answer.
     Race(race::Arguments),
+    /// Plant the bugs that others had, and say which suite finds each, and where.
+    #[cfg(feature = "check")]
+    Bugs(bugs::Arguments),
+    /// Do to a device node what no VMM should and any process can: bad sizes, flags and pointers.
+    Abuse(abuse::Arguments),
     /// Run whole migrations, with a reset or a cancel at every step.
     Migrate(migrate::Arguments),
     #[command(hide = true)]
@@ -144,6 +152,9 @@ fn execute(command: Option<Command>, output: &mut Output) -> Result<Verdict> {
         Some(Command::Complete(arguments)) => complete::run(&arguments, output),
         Some(Command::Learn(arguments)) => learn::run(&arguments, output),
         Some(Command::Race(arguments)) => race::run(&arguments, output),
+        #[cfg(feature = "check")]
+        Some(Command::Bugs(arguments)) => bugs::run(&arguments, output),
+        Some(Command::Abuse(arguments)) => abuse::run(&arguments, output),
         Some(Command::Migrate(arguments)) => migrate::run(&arguments, output),
         Some(Command::MigratePeer(arguments)) => migrate::serve(&arguments),
         Some(Command::Observe(arguments)) => observe::run(&arguments, output),

@@ -177,6 +177,7 @@ impl TargetName {
 pub(crate) fn run(arguments: &Arguments, output: &mut Output) -> Result {
     let traces = load(arguments)?;
     let deviations = arguments.deviations.as_deref().map(Deviations::named).transpose()?;
+    let deviations = deviations.map(Deviations::of_traces);
     let mut targets = arguments.target.open(arguments.touch)?;
     let targets = targets.iter_mut().map(|target| &mut **target as &mut dyn Target).collect();
     let options = Options { dangerous: arguments.dangerous, deviations: deviations.as_ref() };

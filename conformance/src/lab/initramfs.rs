@@ -40,6 +40,7 @@ enum Job {
     Race {
         rounds: u32,
     },
+    Abuse,
 }
 
 impl Job {
@@ -52,6 +53,7 @@ impl Job {
             Self::Migrate { rounds } => format!("migrate --rounds {rounds} --touch 0:7"),
             // The ends are the deviation mtty-pre-copy-end-is-permanent.
             Self::Race { rounds } => format!("race --rounds {rounds} --ends-alike"),
+            Self::Abuse => "abuse --deviations mtty".to_owned(),
         }
     }
 }
@@ -70,6 +72,7 @@ impl Contents {
                 Task::Replay { traces, .. } => Job::Replay(read(traces)?),
                 Task::Migrate { rounds } => Job::Migrate { rounds },
                 Task::Race { rounds } => Job::Race { rounds },
+                Task::Abuse { .. } => Job::Abuse,
             },
         })
     }
@@ -216,5 +219,7 @@ mod tests {
         assert!(script.contains("/vfio-conform migrate --rounds 9 --touch 0:7 --target "));
         let script = init(&["vfio.ko", "mtty.ko"], &Job::Race { rounds: 9 }, 42);
         assert!(script.contains("/vfio-conform race --rounds 9 --ends-alike --target "));
+        let script = init(&["vfio.ko", "mtty.ko"], &Job::Abuse, 3);
+        assert!(script.contains("/vfio-conform abuse --deviations mtty --target kernel:"));
     }
 }

@@ -114,6 +114,11 @@ pub enum Task<'a> {
         /// How often.
         rounds: u32,
     },
+    /// Do to a device node what no VMM should.
+    Abuse {
+        /// How many cases there are.
+        count: usize,
+    },
 }
 
 /// What happens while the lab works.
@@ -233,6 +238,7 @@ impl Task<'_> {
             Self::Replay { .. } => "replay",
             Self::Migrate { .. } => "migrate",
             Self::Race { .. } => "race",
+            Self::Abuse { .. } => "abuse",
         }
     }
 
@@ -241,6 +247,7 @@ impl Task<'_> {
             Self::Replay { count, .. } => format!("replaying {count} traces on {release}"),
             Self::Migrate { .. } => format!("migrating on {release}"),
             Self::Race { rounds } => format!("racing {rounds} times on {release}"),
+            Self::Abuse { .. } => format!("abusing a device of {release}"),
         }
     }
 
@@ -249,6 +256,7 @@ impl Task<'_> {
             Self::Replay { count, .. } => Some(count),
             Self::Migrate { .. } => None,
             Self::Race { rounds } => Some(rounds as usize),
+            Self::Abuse { count } => Some(count),
         }
     }
 }

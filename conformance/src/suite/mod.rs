@@ -5,6 +5,7 @@
 mod arcs;
 mod complete;
 mod evidence;
+mod faults;
 mod fds;
 #[cfg(feature = "check")]
 mod model;
@@ -38,6 +39,9 @@ pub enum Suite {
     Fds,
     /// What goes through the data_fd: pieces, ends, round trips, damage.
     Streams,
+    /// What goes wrong around a device: arcs that fail in every way, no room for a data_fd, the
+    /// device closed under its sessions, streams damaged at every byte and bit.
+    Faults,
     /// From every state every input, and what identifies the state after it: complete for devices
     /// with no more states than the specification.
     Complete,
@@ -53,6 +57,7 @@ impl Suite {
         Self::Resets,
         Self::Fds,
         Self::Streams,
+        Self::Faults,
         Self::Complete,
         #[cfg(feature = "check")]
         Self::Model,
@@ -65,6 +70,7 @@ impl Suite {
             Self::Resets => resets::generate(features),
             Self::Fds => fds::generate(features),
             Self::Streams => streams::generate(features),
+            Self::Faults => faults::generate(features),
             Self::Complete => complete::generate(features),
             #[cfg(feature = "check")]
             Self::Model => model::generate(features),
@@ -83,6 +89,7 @@ impl Suite {
             Self::Resets => "resets",
             Self::Fds => "fds",
             Self::Streams => "streams",
+            Self::Faults => "faults",
             Self::Complete => "complete",
             #[cfg(feature = "check")]
             Self::Model => "model",

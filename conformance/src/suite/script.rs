@@ -165,6 +165,12 @@ impl Script {
         self.step(Step { until_end: true, into: Some(into), ..read })
     }
 
+    /// Do a read once, and keep what it brings.
+    pub(super) fn keep(&mut self, read: Op<Data>, into: u8) -> &mut Self {
+        let read = self.plain(read);
+        self.step(Step { into: Some(into), ..read })
+    }
+
     /// Read until the end; the bytes must be those of a slot.
     pub(super) fn drain_same(&mut self, fd: Fd, same_as: u8) -> &mut Self {
         let read = self.plain(Op::Read { fd, len: READ });

@@ -139,6 +139,41 @@ pub(crate) struct Quirks {
     pub(crate) group_flags: Option<u32>,
     /// `VFIO_GROUP_GET_DEVICE_FD` fails like this.
     pub(crate) group_device: Option<i32>,
+    /// What it does not look at, or gets wrong, when it is abused.
+    pub(crate) wrong: Option<Wrong>,
+}
+
+/// How a kernel can be wrong in what no op shows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Wrong {
+    /// `VFIO_DEVICE_FEATURE` does not look at its argsz.
+    FeatureArgsz,
+    /// Nor at flags that it does not know.
+    UnknownFlags,
+    /// Nor at whether a feature can be SET or only GET.
+    OtherWay,
+    /// A PROBE is done, too.
+    ProbeActs,
+    /// A feature that nobody has is EINVAL.
+    UnknownFeature,
+    /// An answer that cannot be written is success.
+    AnswerLost,
+    /// A data_fd stays behind when the answer cannot be written.
+    FdStays,
+    /// PRECOPY_INFO does not look at its argsz.
+    InfoArgsz,
+    /// PRECOPY_INFO writes flags that do not exist.
+    InfoFlags,
+    /// PRECOPY_INFO of bad memory is the count of bytes that were not copied (mlx5, B31).
+    InfoCount,
+    /// Any ioctl of a data_fd succeeds.
+    AnyIoctl,
+    /// Bytes that cannot be copied out are gone.
+    ReadLoses,
+    /// A write says that it has taken all, however long (hisi_acc, qat: B19, B20).
+    WriteOverflows,
+    /// A data_fd can be written at a position.
+    HasPosition,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -364,12 +399,9 @@ impl World {
             // As mtty, for all but two of its interrupts.
             (What::Device, 9) => Err(libc::EINVAL),
             (What::Device, 11) => self.reset(),
-            // SAFETY: the caller's word.
-            (What::Device, 17) => unsafe { self.feature(argument) },
-            (What::Data(fd), 21) => {
-                // SAFETY: the caller's word.
-                unsafe { self.precopy_info(fd, &mut *argument.cast()) }
-            }
+            (What::Device, 17) => self.feature(argument),
+            (What::Data(fd), 21) => self.precopy_info(fd, argument.cast()),
+            (What::Data(_), _) if self.is(Wrong::AnyIoctl) => Ok(0),
             _ => Err(libc::ENOTTY),
         }
     }
@@ -394,18 +426,18 @@ impl World {
         }
     }
 
+    fn is(&self, wrong: Wrong) -> bool {
+        self.quirks.wrong == Some(wrong)
+    }
+
     /// As `vfio_ioctl_device_feature()` and `vfio_check_feature()` do.
-    ///
-    /// # Safety
-    ///
-    /// `argument` is a `struct vfio_device_feature` of the size in its argsz.
-    unsafe fn feature(&mut self, argument: *mut c_void) -> Result<c_int, i32> {
-        // SAFETY: the caller's word.
-        let [argsz, flags] = unsafe { *argument.cast::<[u32; 2]>() };
-        // SAFETY: where the payload begins, if there is one.
-        let payload = unsafe { argument.byte_add(8) };
+    fn feature(&mut self, argument: *mut c_void) -> Result<c_int, i32> {
+        let [argsz, flags] = copy_in::<[u32; 2]>(argument.cast())?;
+        let payload: *mut c_void = argument.wrapping_byte_add(8);
         let (feature, call) = (flags & VFIO_DEVICE_FEATURE_MASK, flags & (GET | SET));
         let unknown = flags & !(VFIO_DEVICE_FEATURE_MASK | GET | SET | PROBE);
+        let unknown = if self.is(Wrong::UnknownFlags) { 0 } else { unknown };
+        let argsz = if self.is(Wrong::FeatureArgsz) { u32::MAX } else { argsz };
         if let Some(errno) = self.quirks.feature {
             return Err(errno);
         }
@@ -416,12 +448,13 @@ impl World {
             1 | 9 => (GET, 8),
             2 => (GET | SET, 8),
             12 if self.device.fsm().features().pre_copy() => (SET, 0),
+            _ if self.is(Wrong::UnknownFeature) => return Err(libc::EINVAL),
             _ => return Err(libc::ENOTTY),
         };
-        if call & !allowed != 0 {
+        if call & !allowed != 0 && !self.is(Wrong::OtherWay) {
             return Err(libc::EINVAL);
         }
-        if flags & PROBE != 0 {
+        if flags & PROBE != 0 && !self.is(Wrong::ProbeActs) {
             return Ok(0);
         }
         if call == 0 || argsz - 8 < size {
@@ -431,15 +464,37 @@ impl World {
             return Ok(0);
         }
         match (feature, call) {
-            (12, _) => return self.ask(Op::OptInPrecopyV2).map(|_| 0),
-            // SAFETY: argsz was long enough.
-            (2, SET) => return unsafe { self.set(&mut *payload.cast()) },
-            // SAFETY: argsz was long enough.
-            (2, _) => unsafe { *payload.cast() = self.get()? },
-            // SAFETY: argsz was long enough.
-            _ => unsafe { *payload.cast() = self.number(feature)? },
+            (12, _) => self.ask(Op::OptInPrecopyV2).map(|_| 0),
+            (2, SET) => self.set_in(payload.cast()),
+            (2, _) => {
+                let state = self.get()?;
+                self.answer(payload.cast(), state)
+            }
+            _ => {
+                let number = self.number(feature)?;
+                self.answer(payload.cast(), number)
+            }
         }
-        Ok(0)
+    }
+
+    fn answer<T>(&self, to: *mut T, value: T) -> Result<c_int, i32> {
+        match copy_out(to, value) {
+            Err(_) if self.is(Wrong::AnswerLost) => Ok(0),
+            written => written.map(|()| 0),
+        }
+    }
+
+    /// The fd is there only when the user could be told of it.
+    fn set_in(&mut self, payload: *mut vfio_device_feature_mig_state) -> Result<c_int, i32> {
+        let mut state = copy_in(payload)?;
+        let done = self.set(&mut state);
+        let fd = state.data_fd;
+        let written = self.answer(payload, state);
+        if written.is_err() && done.is_ok() && fd >= 0 && !self.is(Wrong::FdStays) {
+            // SAFETY: given out above, and the user does not know its number.
+            drop(unsafe { OwnedFd::from_raw_fd(fd) });
+        }
+        written.and(done)
     }
 
     fn number(&mut self, feature: u32) -> Result<u64, i32> {
@@ -481,8 +536,13 @@ impl World {
         Ok(0)
     }
 
-    fn precopy_info(&mut self, fd: Fd, info: &mut vfio_precopy_info) -> Result<c_int, i32> {
-        if info.argsz < 24 {
+    fn precopy_info(&mut self, fd: Fd, argument: *mut vfio_precopy_info) -> Result<c_int, i32> {
+        let copied = match copy_in(argument) {
+            Err(_) if self.is(Wrong::InfoCount) => return Ok(24),
+            copied => copied,
+        };
+        let mut info = copied?;
+        if info.argsz < 24 && !self.is(Wrong::InfoArgsz) {
             return Err(libc::EINVAL);
         }
         let Reply::Info(left) = self.ask(Op::PrecopyInfo { fd })? else { panic!() };
@@ -492,8 +552,11 @@ impl World {
         if self.device.fsm().precopy_v2() {
             info.flags = if left.reinit { VFIO_PRECOPY_INFO_REINIT } else { 0 };
         }
+        if self.is(Wrong::InfoFlags) {
+            info.flags = 7;
+        }
         (info.initial_bytes, info.dirty_bytes) = (left.initial_bytes, left.dirty_bytes);
-        Ok(0)
+        self.answer(argument, info)
     }
 
     fn ask(&mut self, op: Op<&[u8]>) -> Result<Reply<()>, i32> {
@@ -501,6 +564,32 @@ impl World {
             Reply::Errno(errno) => Err(errno.0),
             reply => Ok(reply.map(|_| ())),
         }
+    }
+
+    /// What `read(2)` does around the driver: lengths, and whether there is memory.
+    fn read_out(&mut self, fd: Fd, buf: *mut u8, len: usize) -> Result<usize, i32> {
+        let mut bytes = vec![0; in_bounds(len)?];
+        if let (1.., Some(errno)) = (len, copy_in(buf).and_then(|old| copy_out(buf, old)).err()) {
+            if self.is(Wrong::ReadLoses) {
+                self.read(fd, &mut bytes)?;
+            }
+            return Err(errno);
+        }
+        let got = self.read(fd, &mut bytes)?;
+        for (at, &byte) in bytes[..got.min(len)].iter().enumerate() {
+            copy_out(buf.wrapping_add(at), byte)?;
+        }
+        Ok(got)
+    }
+
+    /// The same around `write(2)`. As many bytes are offered as can be read.
+    fn write_in(&mut self, fd: Fd, from: *const u8, len: usize) -> Result<usize, i32> {
+        if self.is(Wrong::WriteOverflows) {
+            return Ok(len & isize::MAX as usize);
+        }
+        let there = (0..in_bounds(len)?).map_while(|at| copy_in(from.wrapping_add(at)).ok());
+        let bytes: Vec<u8> = there.collect();
+        if bytes.is_empty() && len > 0 { Err(libc::EFAULT) } else { self.write(fd, &bytes) }
     }
 
     fn read(&mut self, fd: Fd, buf: &mut [u8]) -> Result<usize, i32> {
@@ -585,6 +674,40 @@ fn inode(fd: RawFd) -> Option<u64> {
     (done == 0 && pipe).then_some(stat.st_ino)
 }
 
+/// A length as the kernel takes it, and no more than any test has.
+fn in_bounds(len: usize) -> Result<usize, i32> {
+    match isize::try_from(len) {
+        Err(_) => Err(libc::EINVAL),
+        // Longer than a process is: what `access_ok()` looks at.
+        Ok(0x8000_0000_0000..) => Err(libc::EFAULT),
+        Ok(_) => Ok(len.min(4096)),
+    }
+}
+
+/// As `copy_from_user()`: memory that is not there is EFAULT, and no fault of this process.
+fn copy_in<T: Copy>(from: *const T) -> Result<T, i32> {
+    let mut value = std::mem::MaybeUninit::<T>::uninit();
+    let local = libc::iovec { iov_base: value.as_mut_ptr().cast(), iov_len: size_of::<T>() };
+    let remote = libc::iovec { iov_base: from.cast_mut().cast(), iov_len: size_of::<T>() };
+    // SAFETY: `local` has room; `remote` is looked at by the kernel.
+    let copied = unsafe { libc::process_vm_readv(libc::getpid(), &local, 1, &remote, 1, 0) };
+    match usize::try_from(copied) {
+        // SAFETY: all of it was filled, and what is copied here consists of integers.
+        Ok(len) if len == size_of::<T>() => Ok(unsafe { value.assume_init() }),
+        _ => Err(libc::EFAULT),
+    }
+}
+
+/// As `copy_to_user()`.
+fn copy_out<T>(to: *mut T, value: T) -> Result<(), i32> {
+    let local =
+        libc::iovec { iov_base: (&raw const value).cast_mut().cast(), iov_len: size_of::<T>() };
+    let remote = libc::iovec { iov_base: to.cast(), iov_len: size_of::<T>() };
+    // SAFETY: `local` is only read; `remote` is looked at by the kernel.
+    let copied = unsafe { libc::process_vm_writev(libc::getpid(), &local, 1, &remote, 1, 0) };
+    if usize::try_from(copied) == Ok(size_of::<T>()) { Ok(()) } else { Err(libc::EFAULT) }
+}
+
 fn last_errno() -> i32 {
     std::io::Error::last_os_error().raw_os_error().unwrap_or(libc::EIO)
 }
@@ -618,15 +741,7 @@ extern "C" fn ioctl(fd: c_int, request: c_ulong, argument: *mut c_void) -> c_int
 
 #[unsafe(no_mangle)]
 extern "C" fn read(fd: c_int, buf: *mut c_void, len: usize) -> isize {
-    let played = reach(|world| {
-        let fd = world.played(fd)?;
-        let buf = match len {
-            0 => &mut [],
-            // SAFETY: the caller of `read` gives it so much room.
-            len => unsafe { std::slice::from_raw_parts_mut(buf.cast::<u8>(), len) },
-        };
-        Some(world.read(fd, buf))
-    });
+    let played = reach(|world| world.played(fd).map(|fd| world.read_out(fd, buf.cast(), len)));
     match played.flatten() {
         Some(result) => returned(result) as isize,
         // SAFETY: as the caller says.
@@ -636,15 +751,7 @@ extern "C" fn read(fd: c_int, buf: *mut c_void, len: usize) -> isize {
 
 #[unsafe(no_mangle)]
 extern "C" fn write(fd: c_int, bytes: *const c_void, len: usize) -> isize {
-    let played = reach(|world| {
-        let fd = world.played(fd)?;
-        let bytes = match len {
-            0 => &[],
-            // SAFETY: the caller of `write` has so many bytes.
-            len => unsafe { std::slice::from_raw_parts(bytes.cast(), len) },
-        };
-        Some(world.write(fd, bytes))
-    });
+    let played = reach(|world| world.played(fd).map(|fd| world.write_in(fd, bytes.cast(), len)));
     match played.flatten() {
         Some(result) => returned(result) as isize,
         None => write_for_real(fd, bytes, len),
@@ -654,6 +761,9 @@ extern "C" fn write(fd: c_int, bytes: *const c_void, len: usize) -> isize {
 #[unsafe(no_mangle)]
 extern "C" fn pwrite(fd: c_int, bytes: *const c_void, len: usize, position: i64) -> isize {
     let played = reach(|world| {
+        if matches!(world.what(fd)?, What::Data(_)) && world.is(Wrong::HasPosition) {
+            return Some(Ok(len));
+        }
         (world.what(fd)? == What::Device).then(|| {
             // SAFETY: the caller of `pwrite` has so many bytes, and here always some.
             let bytes = unsafe { std::slice::from_raw_parts(bytes.cast::<u8>(), len) };
