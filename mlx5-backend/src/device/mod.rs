@@ -16,13 +16,14 @@
 //! under the gate nothing is waited for, and under SAVE only the firmware is. So no circle of
 //! waiting can close.
 //!
-//! * **A reset waits for nobody** (C30). It resets the function, with no lock held, which ends every
-//!   command that the function's state keeps from ending; then leaves its note at the gate. Whoever
-//!   holds the state lock carries it out before letting go: there is one way out.
-//!   If nobody does, it takes the lock and is that holder itself.
+//! * **A reset waits for no lock of these** (C30). It resets the function, which ends a SAVE that is
+//!   on its way; then it leaves its note at the gate. Whoever holds the state lock carries it out
+//!   before letting go, and there is one way out. If nobody does, it takes the lock and is that
+//!   holder itself.
 //! * **A read waits without the state lock** (M71). It looks, under the lock, which SAVE it needs,
 //!   lets go, waits for that SAVE, and looks again. A reset, a close or an arc that ends the session
 //!   waits for the same SAVE, as its memory is not free before, so a reader is never left behind.
+//!   SET and PRECOPY_INFO wait for a SAVE with the state lock held, as in the kernel's driver.
 //! * **What outlasts a reset is reset again** (M72). A command that a SET sends while the function
 //!   is being reset may reach the firmware behind that, and the VHCA of a device in RUNNING would
 //!   stay suspended. So who carries a reset out resets the function once more if the VHCA has been

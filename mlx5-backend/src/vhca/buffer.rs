@@ -83,15 +83,8 @@ impl<C: Commands> Hca<C> {
     /// Memory of at least `bytes`, with a key to it.
     pub(super) fn buffer(&self, pd: u32, bytes: usize) -> Result<Buffer, VhcaError> {
         let memory = self.commands.dma().allocate(bytes)?;
-        match self.create_mkey(pd, &memory) {
-            Ok(mkey) => Ok(Buffer { memory, mkey }),
-            Err(error) => {
-                if VhcaError::from(error).leaves_doubt() {
-                    // The key may exist, and nobody knows it.
-                    std::mem::forget(memory);
-                }
-                Err(error.into())
-            }
-        }
+        // A key of which only the firmware knows is no way to the memory: nobody can name it.
+        let mkey = self.create_mkey(pd, &memory)?;
+        Ok(Buffer { memory, mkey })
     }
 }

@@ -268,7 +268,10 @@ fn a_crowd_leaves_the_device_in_order() {
     assert!(agree(&double, &device));
     let books = double.state();
     assert_eq!((books.pds.len(), books.mkeys.len(), books.saving), (0, 0, false));
-    let serious = |violation: &&String| !violation.starts_with("RESUME");
+    // A call goes on when a reset has overtaken it, on a VHCA that is no longer what it was.
+    let overtaken =
+        ["RESUME of what runs", "incremental QUERY, untracked", "SAVE of 9999 into 8192"];
+    let serious = |violation: &&String| !overtaken.contains(&violation.as_str());
     let serious: Vec<_> = books.violations.iter().filter(serious).collect();
     assert!(serious.is_empty(), "{serious:?}");
 }

@@ -248,8 +248,11 @@ impl Double {
             }
             Opcode::QueryVhcaMigrationState => {
                 let command = QueryVhcaMigrationStateIn::new(input).unwrap();
-                if command.incremental() && (state.saving || !state.tracked) {
-                    violation("incremental QUERY during a SAVE, or untracked");
+                if command.incremental() && state.saving {
+                    violation("incremental QUERY during a SAVE");
+                }
+                if command.incremental() && !state.tracked {
+                    state.violations.push("incremental QUERY, untracked".to_owned());
                 }
                 let mut answer = QueryVhcaMigrationStateOut::new(&mut output[..]).unwrap();
                 let size = if command.incremental() { state.changed } else { state.full };

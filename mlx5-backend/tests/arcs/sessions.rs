@@ -310,6 +310,15 @@ fn chunks_alternate_between_two_buffers() {
                 .filter(|sent| sent.opcode == Opcode::SaveVhcaState)
                 .map(|sent| sent.input[8] & 0x80 != 0)
                 .collect();
+            let queries = |chunk: bool| {
+                let state = scene.double.state();
+                let queries = state.log.iter().filter(|sent| {
+                    sent.opcode == Opcode::QueryVhcaMigrationState
+                        && (sent.input[8] & 0x40 != 0) == chunk
+                });
+                queries.count()
+            };
+            assert_eq!((queries(true), queries(false)), (if pre_copy { 2 } else { 1 }, 0));
             let last = &saves[saves.len() - lengths.len()..];
             assert_eq!(last[0], pre_copy);
             assert!(last[1..].iter().all(|incremental| *incremental), "{saves:?}");
@@ -375,4 +384,17 @@ fn the_data_size_is_what_the_firmware_says() {
     assert_eq!(scene.apply(Op::DataSize), Reply::Size(10_000));
     let mut scene = Scene::chunked(40_000, 8_000);
     assert_eq!(scene.apply(Op::DataSize), Reply::Size(40_000));
+}
+
+/// M64: the buffer for STOP_COPY is a tenth larger than the state while the device runs on, and of
+/// the state's size when it does not; the stream's first record says which it is.
+#[test]
+fn a_tenth_is_kept_in_reserve_while_the_device_runs() {
+    for (to, pages) in [(State::PreCopy, 4), (State::StopCopy, 3)] {
+        let mut scene = Scene::new();
+        scene.double.state().full = 12_000;
+        let fd = scene.open(to);
+        let (stream, _end) = scene.drain(fd);
+        assert_eq!(stream[..24], stream::stop_copy_size(pages * 4096));
+    }
 }
