@@ -32,25 +32,22 @@ impl<C: Commands, F: Function> Mlx5Device<C, F> {
         result
     }
 
-    /// Does this under the state lock, and once more behind each reset that has overtaken it: if it
-    /// `failed`, that may be for no other reason than that the function was reset under it (M140).
-    pub(super) fn behind_resets<R>(
-        &self,
-        mut act: impl FnMut(&mut Guarded<C>) -> R,
-        failed: impl Fn(&R) -> bool,
-    ) -> R {
+    /// Does this under the state lock, and once more behind each reset that has overtaken it: if a
+    /// command failed, that may be for no other reason than that the function was reset (M140).
+    pub(super) fn behind_resets<R>(&self, mut act: impl FnMut(&mut Guarded<C>) -> R) -> R {
         self.with(|guarded| {
             let changes = guarded.device.actions().changes();
-            let mut result = act(guarded);
             for _ in 0..MOST_RESETS {
-                if !failed(&result) || !self.was_overtaken() {
-                    break;
+                let failures = guarded.device.actions().failures();
+                let result = act(guarded);
+                let failed = guarded.device.actions().failures() != failures;
+                if !failed || !self.was_overtaken() {
+                    return result;
                 }
                 guarded.in_doubt |= guarded.device.actions().changes() != changes;
                 self.carry_out_reset(guarded);
-                result = act(guarded);
             }
-            result
+            act(guarded)
         })
     }
 

@@ -32,9 +32,9 @@
 //!   function suspended.
 //!
 //! * **Nobody sees a failure that only the reset explains** (M140). A command of a SET, a read or a
-//!   PRECOPY_INFO that meets a VHCA which has just been reset fails. So an op that has failed looks
-//!   whether a reset has come meanwhile, carries it out, and is done once more: as if it had come
-//!   behind the reset. It waits at the gate for a reset of the function that is under way, which
+//!   PRECOPY_INFO that meets a VHCA which has just been reset fails. So an op whose command
+//!   has failed looks whether a reset has come meanwhile, carries it out, and is done once more: as
+//!   if it had come behind the reset. It waits at the gate for a reset of the function that is under way, which
 //!   waits for nobody. The kernel's driver returns the errno.
 //!
 //! [`ResetGate`]: vfio_fsm_core::device::ResetGate
@@ -171,7 +171,7 @@ impl<C: Commands, F: Function> Mlx5Device<C, F> {
             op => {
                 let act =
                     |guarded: &mut Guarded<C>| guarded.device.apply(op, &mut []).map(|_| &[][..]);
-                return self.behind_resets(act, is_errno);
+                return self.behind_resets(act);
             }
         };
         done.map_or_else(Reply::Errno, |()| Reply::Ok)
@@ -189,7 +189,7 @@ impl<C: Commands, F: Function> Mlx5Device<C, F> {
                 }
                 _ => Ok(guarded.device.apply(Op::Read { fd, len }, buf).map(<[u8]>::len)),
             };
-            let read = self.behind_resets(act, |read| read.as_ref().is_ok_and(is_errno));
+            let read = self.behind_resets(act);
             match read {
                 Ok(reply) => return reply.map(|len| &buf[..len]),
                 Err(_) if wait == Wait::No => return Reply::Errno(Errno::EAGAIN),
@@ -213,7 +213,7 @@ impl<C: Commands, F: Function> Mlx5Device<C, F> {
             }
             reply
         };
-        self.behind_resets(act, is_errno)
+        self.behind_resets(act)
     }
 
     /// `VFIO_DEVICE_RESET`: never waits for the state lock (C30).
@@ -271,10 +271,6 @@ impl<C: Commands> Guarded<C> {
         let saving = self.device.fds().get(fd)?.direction == Direction::Saving;
         if saving && self.device.is_live(fd) { self.device.actions().awaited() } else { None }
     }
-}
-
-fn is_errno<B>(reply: &Reply<B>) -> bool {
-    matches!(reply, Reply::Errno(_))
 }
 
 fn errno_of(reply: Reply<&[u8]>) -> Result<(), Errno> {

@@ -225,7 +225,7 @@ fn slips_are_found() {
     find(Slip::ResetsOnce, set_and_reset, "its VHCA is not");
     let back_and_reset =
         Scene { start: State::Stop, calls: &[Call::Set(State::Running), Call::Reset] };
-    let read_and_reset = Scene { start: State::PreCopy, calls: &[Call::Read, Call::Reset] };
+    let read_and_reset = Scene { start: State::StopCopy, calls: &[Call::Read, Call::Reset] };
     find(Slip::ShowsResets, back_and_reset, "a reset shows");
     find(Slip::ShowsResets, read_and_reset, "a reset shows");
 }
