@@ -555,16 +555,17 @@ fn run_says_it_all_in_json() {
     has_keys(&json, &["model", "suites", "replay", "planted_bugs"]);
     let lists = ["spaces", "lock_spaces", "properties", "mutants", "slips", "lock_mutants"];
     let model = json["model"].as_object().expect("an object");
-    has_keys(&json["model"], &[&lists[..], &["idle", "refutations"]].concat());
+    let system = ["system_spaces", "system_claims", "system_refutations"];
+    has_keys(&json["model"], &[&lists[..], &system, &["idle", "refutations"]].concat());
     for (list, entries) in model.iter().filter(|(list, _)| *list != "idle") {
         assert!(!entries.as_array().expect("a list").is_empty(), "{list} is empty");
     }
     assert_eq!(model["idle"], Value::Array(vec![]), "nothing was without something to judge");
     let space = ["model", "features", "states", "transitions", "depth", "seconds", "failures"];
-    for spaces in ["spaces", "lock_spaces"] {
+    for spaces in ["spaces", "lock_spaces", "system_spaces"] {
         has_at_least(&model[spaces][0], &space);
     }
-    for claims in ["mutants", "slips", "lock_mutants", "refutations"] {
+    for claims in ["mutants", "slips", "lock_mutants", "refutations", system[1], system[2]] {
         has_at_least(&model[claims][0], &["what", "by", "steps"]);
     }
     has_keys(&json["suites"], &["arcs", "resets", "fds", "streams", "model"]);

@@ -274,7 +274,7 @@ impl SlipClaim {
     }
 }
 
-fn pick<C>(rules: &'static [Rule<C>], only: Option<&str>) -> &'static [Rule<C>] {
+pub(crate) fn pick<C>(rules: &'static [Rule<C>], only: Option<&str>) -> &'static [Rule<C>] {
     let Some(only) = only else { return rules };
     let picked = rules.iter().find(|rule| rule.property.id == only);
     picked.map_or(&[], std::slice::from_ref)

@@ -146,7 +146,7 @@ pub fn check_lock_mutant(claim: &LockClaim) -> Option<Run> {
     claim.with(First)
 }
 
-struct First;
+pub(crate) struct First;
 
 impl OnScene for First {
     type Output = Option<Run>;
@@ -186,7 +186,7 @@ fn first_counterexample(scene: Protocol) -> Option<Counterexample> {
     Some(Counterexample::new(&checker.model().scene, id, path))
 }
 
-fn broken<S: Scene>(checker: &impl Checker<Stage<S>>) -> impl Iterator<Item = Run> {
+pub(crate) fn broken<S: Scene>(checker: &impl Checker<Stage<S>>) -> impl Iterator<Item = Run> {
     let scene = &checker.model().scene;
     let runs = discoveries(checker).into_iter();
     runs.map(|(property, actions)| Run { property, steps: scene.narrate(&actions) })

@@ -9,7 +9,8 @@
 //!
 //! That is level 1, at which an op is one step. At level 2 ops are taken apart and meet each other and
 //! the kernel's locks: [`LOCK_CASES`] are its models, and [`LOCK_MUTANTS`] the designs of a driver
-//! that its properties refuse.
+//! that its properties refuse. Level 3 is two machines and the streams between them:
+//! [`SYSTEM_CASES`], [`SYSTEM_CLAIMS`] and [`SYSTEM_REFUTATIONS`].
 //!
 //! What stateright does not do by itself is seen to here: a check that explores nothing passes
 //! there, so [`check`] compares the number of states with the committed one, and [`idle`] names the
@@ -28,6 +29,7 @@ mod property;
 mod protocol;
 mod scene;
 mod session;
+mod system;
 mod world;
 
 pub use case::{CASES, Case, LOCK_CASES, LOCK_MUTANTS, LockClaim, SLIPS, SlipClaim};
@@ -40,6 +42,11 @@ pub use locks::{Design, Lock, LockOrder, lock_order};
 pub use mutant::{MUTANTS, Mutant};
 pub use property::Property;
 pub use session::slip::Slip;
+pub use system::{
+    SYSTEM_CASES, SYSTEM_CLAIMS, SYSTEM_REFUTATIONS, Serialisation, StreamSlip, SystemCase,
+    SystemChecked, SystemClaim, SystemRefutation, SystemRuns, Wrong, check_system,
+    check_system_claim, check_system_runs, refute_system,
+};
 pub use world::Actor;
 
 /// What must hold, of all models.
@@ -49,5 +56,6 @@ pub fn properties() -> impl Iterator<Item = &'static Property> {
     }
     let sessions = of(session::source::RULES).chain(of(session::destination::RULES));
     let level1 = of(property::RULES).chain(sessions).chain(of(session::group::RULES));
-    level1.chain(of(locks::RULES))
+    let system = of(system::System::<1>::RULES).chain([&system::EVERY_RUN_ENDS]);
+    level1.chain(of(locks::RULES)).chain(system)
 }

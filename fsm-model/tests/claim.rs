@@ -4,12 +4,14 @@
 #![expect(clippy::expect_used, reason = "helpers of tests may fail them")]
 
 use vfio_fsm_model::{
-    CASES, LOCK_MUTANTS, SLIPS, check_lock_mutant, check_slip, properties, refute, refute_load,
+    CASES, LOCK_MUTANTS, SLIPS, SYSTEM_CASES, SYSTEM_CLAIMS, SYSTEM_REFUTATIONS, check_lock_mutant,
+    check_slip, check_system_claim, properties, refute, refute_load, refute_system,
 };
 
 fn rows(heading: &str) -> Vec<Vec<String>> {
     let page = concat!(env!("CARGO_MANIFEST_DIR"), "/../specs/settled-claim.md");
     let page = std::fs::read_to_string(page).expect("the page is there");
+    let page = page.replace("\n### ", "\n## ");
     let section = page.split("\n## ").find(|section| section.starts_with(heading));
     let lines = section.expect("the section is there").lines();
     let table = lines.filter(|line| line.starts_with('|')).skip(2);
@@ -65,5 +67,54 @@ fn the_worlds_are_as_many() {
         let case = CASES.iter().find(|it| it.name == who && it.features.to_string() == *flags);
         let states = case.expect("the case is there").states;
         assert_eq!(worlds.replace(',', ""), states.to_string(), "{row:?}");
+    }
+}
+
+/// V4, V6, V9, S1: of two machines what the page says holds is a property of a case, and what it
+/// says breaks one does, in as many steps.
+#[test]
+fn every_assumption_of_two_machines_is_needed() {
+    let rows = rows("What it stands on");
+    assert_eq!(rows.len(), 14);
+    for row in &rows {
+        let [_, with, without] = row.as_slice() else { panic!("{row:?}") };
+        let case = |name: &&str| SYSTEM_CASES.iter().any(|case| case.name == *name);
+        match quoted(with).as_slice() {
+            [id, cases @ ..] => {
+                let property = properties().any(|property| property.id == *id);
+                let named = cases.iter().all(&case);
+                assert!(property && named || with.starts_with("not needed") && case(id), "{row:?}");
+            }
+            [] => panic!("{row:?}"),
+        }
+        match quoted(without).as_slice() {
+            [] => assert!(with.starts_with("not needed"), "{row:?}"),
+            [name] => {
+                let refutation = SYSTEM_REFUTATIONS.iter().find(|it| it.name == *name);
+                let refutation = refutation.expect("it is there");
+                assert!(with.starts_with(&format!("`{}`", refutation.property)), "{row:?}");
+                let run = refute_system(refutation).expect("it is refuted");
+                assert!(without.ends_with(&format!("in {} steps", run.steps.len())), "{row:?}");
+            }
+            names => {
+                let claims = SYSTEM_CLAIMS.iter().filter(|it| it.wrong.slug() == names[0]);
+                let mut claims = claims.filter(|it| it.property == names[1]);
+                assert!(claims.any(|it| check_system_claim(it).is_some()), "{row:?}");
+            }
+        }
+    }
+    let is_there = |name: &str| rows.iter().any(|row| quoted(&row[2]).contains(&name));
+    assert!(SYSTEM_REFUTATIONS.iter().all(|it| is_there(it.name)), "all are on the page");
+}
+
+/// The numbers of the page are the committed ones, and every case is there.
+#[test]
+fn the_worlds_of_two_machines_are_as_many() {
+    let rows = rows("How far two machines were checked");
+    assert_eq!(rows.len(), SYSTEM_CASES.len());
+    for (row, case) in rows.iter().zip(SYSTEM_CASES) {
+        let [name, worlds, ends] = row.as_slice() else { panic!("{row:?}") };
+        assert_eq!((name.as_str(), ends == "yes"), (case.name, case.small), "{row:?}");
+        assert_eq!(worlds.replace(',', ""), case.states.to_string(), "{row:?}");
     }
 }

@@ -6,12 +6,14 @@ use std::fmt;
 use std::fs;
 use std::io::{self, BufWriter, Write};
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::Args;
 use indicatif::HumanCount;
 use serde::Serialize;
 use vfio_conform::suite::counterexample;
 use vfio_conform::trace;
+use vfio_fsm_core::Features;
 use vfio_fsm_core::device::Bug;
 use vfio_fsm_model::{
     CASES, Case, Checked, Counterexample, Design, LOCK_CASES, LOCK_MUTANTS, MUTANTS, Property,
@@ -21,6 +23,7 @@ use vfio_fsm_model::{
 
 use super::Result;
 use super::output::{self, Output};
+use super::system::{LargeSystems, Systems};
 
 #[derive(Debug, Args)]
 pub(crate) struct Arguments {
@@ -30,6 +33,9 @@ pub(crate) struct Arguments {
     /// Also print the run by which each planted bug and each slip is caught.
     #[arg(long)]
     mutants: bool,
+    /// Also check the large models of two machines: minutes, and some gigabytes.
+    #[arg(long)]
+    system: bool,
     /// Also write the counterexamples, as traces that a correct device passes, to this file.
     #[arg(long, value_name = "FILE")]
     counterexamples: Option<PathBuf>,
@@ -52,6 +58,9 @@ pub(crate) struct Findings {
     /// What a driver gets wrong with its locks.
     lock_mutants: Vec<Caught>,
     refutations: Vec<Caught>,
+    /// Level 3.
+    #[serde(flatten)]
+    system: Systems,
     #[serde(skip)]
     counterexamples: Vec<(String, Counterexample)>,
 }
@@ -66,7 +75,7 @@ struct Said {
 
 /// One model in one setting.
 #[derive(Debug, Serialize)]
-struct Space {
+pub(super) struct Space {
     model: &'static str,
     features: String,
     states: usize,
@@ -80,7 +89,7 @@ struct Space {
 
 /// One bug, slip or claim, and the length of the run that shows it; `None` if nothing does.
 #[derive(Debug, Serialize)]
-struct Caught {
+pub(super) struct Caught {
     what: String,
     by: String,
     steps: Option<usize>,
@@ -93,8 +102,22 @@ impl Caught {
         Self { what: what.to_owned(), by: by.to_owned(), steps, run }
     }
 
-    fn by_run(what: &str, by: &str, run: Option<Run>) -> Self {
+    pub(super) fn by_run(what: &str, by: &str, run: Option<Run>) -> Self {
         Self::new(what, by, run.map(|run| (run.steps.len(), run.to_string())))
+    }
+
+    pub(super) const fn is_caught(&self) -> bool {
+        self.steps.is_some()
+    }
+
+    /// Of a claim that must fall: whether it did.
+    pub(super) fn refuted(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.steps {
+            Some(steps) => {
+                writeln!(f, "  {} is refuted in {steps} steps, as it must be", self.what)
+            }
+            None => writeln!(f, "  FAIL: {} was not refuted", self.what),
+        }
     }
 }
 
@@ -140,6 +163,7 @@ impl Findings {
                 Caught::by_run(claim.design.slug(), claim.property, check_lock_mutant(claim))
             })
             .collect();
+        let system = Systems::find();
         bar.finish_and_clear();
         let said = |&Property { id, text, covers, .. }: &Property| Said { id, text, covers };
         Self {
@@ -151,45 +175,81 @@ impl Findings {
             slips,
             lock_mutants,
             refutations,
+            system,
             counterexamples,
         }
     }
 
     fn claims(&self) -> impl Iterator<Item = &Caught> {
         let of_level_1 = self.mutants.iter().chain(&self.slips);
-        of_level_1.chain(&self.lock_mutants).chain(&self.refutations)
+        let others = self.lock_mutants.iter().chain(&self.refutations);
+        of_level_1.chain(others).chain(self.system.claims())
     }
 
     /// Whether all holds that must, and all falls that must.
     pub(crate) fn is_good(&self) -> bool {
         self.idle.is_empty()
-            && self.spaces.iter().chain(&self.lock_spaces).all(|space| space.failures.is_empty())
-            && self.claims().all(|claim| claim.steps.is_some())
+            && self.spaces.iter().chain(&self.lock_spaces).all(Space::is_good)
+            && self.system.is_good()
+            && self.claims().all(Caught::is_caught)
+    }
+}
+
+impl Space {
+    pub(super) fn new(
+        model: &'static str,
+        features: Features,
+        (states, transitions, depth): (usize, usize, usize),
+        time: Duration,
+        failures: Vec<String>,
+        judged: Vec<(&'static str, u64)>,
+    ) -> Self {
+        Self {
+            model,
+            features: features.to_string(),
+            states,
+            transitions,
+            depth,
+            seconds: time.as_secs_f64(),
+            failures,
+            judged: judged.into_iter().collect(),
+        }
+    }
+
+    pub(super) const fn is_good(&self) -> bool {
+        self.failures.is_empty()
+    }
+
+    pub(super) fn judged(&self) -> impl Iterator<Item = (&'static str, u64)> {
+        self.judged.iter().map(|(&id, &count)| (id, count))
     }
 }
 
 impl From<Checked> for Space {
     fn from(checked: Checked) -> Self {
-        Self {
-            model: checked.case.name,
-            features: checked.case.features.to_string(),
-            states: checked.states,
-            transitions: checked.transitions,
-            depth: checked.depth,
-            seconds: checked.time.as_secs_f64(),
-            failures: checked.failures.iter().map(ToString::to_string).collect(),
-            judged: checked.judged.into_iter().collect(),
-        }
+        Self::new(
+            checked.case.name,
+            checked.case.features,
+            (checked.states, checked.transitions, checked.depth),
+            checked.time,
+            checked.failures.iter().map(ToString::to_string).collect(),
+            checked.judged,
+        )
     }
 }
 
 /// How many properties there are to a level.
-fn judging(spaces: &[Space]) -> usize {
+pub(super) fn judging(spaces: &[Space]) -> usize {
     spaces.iter().flat_map(|space| space.judged.keys()).collect::<BTreeSet<_>>().len()
 }
 
 /// How many of the claims to catch something hold, and which do not.
-fn claims(f: &mut fmt::Formatter<'_>, what: &str, count: usize, claims: &[Caught]) -> fmt::Result {
+pub(super) fn claims(
+    f: &mut fmt::Formatter<'_>,
+    what: &str,
+    count: usize,
+    claims: &[Caught],
+) -> fmt::Result {
     let caught = claims.iter().filter(|claim| claim.steps.is_some()).count();
     let all = claims.len();
     writeln!(f, "  {count} {what}: {caught} of {all} claims to catch one hold")?;
@@ -200,7 +260,7 @@ fn claims(f: &mut fmt::Formatter<'_>, what: &str, count: usize, claims: &[Caught
 impl fmt::Display for Space {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (states, steps) = (HumanCount(self.states as u64), HumanCount(self.transitions as u64));
-        let verdict = if self.failures.is_empty() { "hold" } else { "FAIL" };
+        let verdict = if self.is_good() { "hold" } else { "FAIL" };
         let (model, features) = (self.model, &self.features);
         writeln!(
             f,
@@ -223,12 +283,8 @@ impl fmt::Display for Findings {
         for property in &self.idle {
             writeln!(f, "  FAIL: {property} had nothing to judge")?;
         }
-        self.refutations.iter().try_for_each(|claim| match claim.steps {
-            Some(steps) => {
-                writeln!(f, "  {} is refuted in {steps} steps, as it must be", claim.what)
-            }
-            None => writeln!(f, "  FAIL: {} was not refuted", claim.what),
-        })
+        self.refutations.iter().try_for_each(|claim| claim.refuted(f))?;
+        self.system.fmt(f)
     }
 }
 
@@ -250,6 +306,12 @@ pub(crate) fn run(arguments: &Arguments, output: &mut Output) -> Result {
             output.line(format_args!("\n{what}: {}", run.as_deref().unwrap_or("not caught")))?;
         }
     }
+    let mut good = findings.is_good();
+    if arguments.system {
+        let large = LargeSystems::find();
+        output.say("system", &large)?;
+        good &= large.is_good();
+    }
     if let Some(path) = &arguments.counterexamples {
         let traces: Vec<_> = findings
             .counterexamples
@@ -260,5 +322,5 @@ pub(crate) fn run(arguments: &Arguments, output: &mut Output) -> Result {
         let mut file = BufWriter::new(fs::File::create(path).map_err(fail)?);
         trace::write(&traces, &mut file).and_then(|()| file.flush()).map_err(fail)?;
     }
-    Ok(findings.is_good())
+    Ok(good)
 }

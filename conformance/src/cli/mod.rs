@@ -17,6 +17,8 @@ mod race;
 mod replay;
 #[cfg(feature = "check")]
 mod run;
+#[cfg(feature = "check")]
+mod system;
 
 use std::error::Error;
 use std::process::ExitCode;

@@ -7,9 +7,10 @@ use vfio_fsm_core::vmm::{Event, Evidence, Guest, Hook, LoadPlan, Loader, Step, V
 use vfio_fsm_core::{Errno, Fault, Fd, Features, Op, Reply, Route, State};
 
 use crate::property::{Rule, rules};
+use crate::session::around::{Hands, remembered};
 use crate::session::slip::Slip;
 use crate::session::{
-    Did, Judgement, Play, SmallDevice, Trouble, apply, by_number, ticks, troubles_of_set,
+    Did, Judgement, Play, SmallDevice, Trouble, by_number, ticks, troubles_of_set,
 };
 
 /// The model.
@@ -352,27 +353,21 @@ impl Destination {
     }
 
     fn carry_out(&self, world: &mut World, op: Op<&'static [u8]>, trouble: Trouble) -> Did {
-        if self.is(Slip::RemembersState) && op == Op::GetState && world.loader.at().is_some() {
+        if remembered(self.slip, &op, world.loader.at()).is_some() {
             return Did::Skipped;
         }
-        let op = match (op, trouble) {
-            (Op::SetState { to, .. }, Trouble::Set(fault)) => {
-                Op::SetState { to, fault: Some(fault) }
-            }
-            (Op::Write { fd, bytes }, Trouble::Short) => Op::Write { fd, bytes: &bytes[..1] },
-            (op, _) => op,
-        };
         let op = self.redirect(op);
         let inside = trouble == Trouble::Set(Fault::ResetInside);
         world.faults -= u8::from(trouble != Trouble::None && !inside);
-        let reply = match trouble {
-            Trouble::Errno(errno) => Reply::Errno(errno),
-            _ if self.is(Slip::LeaksFd) && matches!(op, Op::CloseFd { .. }) => Reply::Ok,
-            _ => apply(&mut world.device, op, &mut []),
-        };
+        let (op, reply) = self.hands(world).carry_out(op, trouble, &mut []);
         world.ghost.reset |= inside;
         world.ghost.note(op, reply);
         Did::Op(op, reply)
+    }
+
+    fn hands<'a>(&self, world: &'a mut World) -> Hands<'a, Memory<1>, 2> {
+        let held = world.loader.data_fd().copied();
+        Hands { device: &mut world.device, slip: self.slip, held }
     }
 
     fn redirect(&self, op: Op<&'static [u8]>) -> Op<&'static [u8]> {
@@ -387,21 +382,12 @@ impl Destination {
     }
 
     /// What the VMM with the slip makes of what was done: its answer to the session.
-    fn report(&self, world: &World, did: &Did) -> Reply<u32> {
+    fn report(&self, world: &mut World, did: &Did) -> Reply<u32> {
         let Did::Op(op, reply) = *did else {
-            return world.loader.at().map_or(Reply::Ok, |at| Reply::State(at.into()));
+            return remembered(self.slip, &Op::<()>::GetState, world.loader.at())
+                .unwrap_or(Reply::Ok);
         };
-        match (self.slip, op, reply) {
-            (Some(Slip::RemembersState), Op::SetState { .. }, Reply::Errno(_)) => Reply::Fd(None),
-            (Some(Slip::SaysRunning), Op::GetState, _) => Reply::State(State::Running.into()),
-            (Some(Slip::SaysAllFeatures), Op::GetFeatures, _) => Reply::Features(0b111),
-            (Some(Slip::NeverReady), Op::Write { .. }, Reply::Written(_)) => {
-                Reply::Errno(Errno::EAGAIN)
-            }
-            (Some(Slip::ResetUnchecked), Op::Reset, Reply::Errno(_)) => Reply::Ok,
-            (Some(Slip::ResetDenied), Op::Reset, Reply::Ok) => Reply::Errno(Errno::EIO),
-            (_, _, reply) => reply,
-        }
+        self.hands(world).report(&op, reply)
     }
 
     fn hand_over(&self, world: &mut World, frame: Frame) {

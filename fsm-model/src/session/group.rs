@@ -4,14 +4,15 @@
 use vfio_fsm_core::device::{Device, Memory};
 use vfio_fsm_core::vmm::frame::{FIRST_EPOCH, Frame};
 use vfio_fsm_core::vmm::{
-    Decision, Event, Gate, Group, Hook, LoadPlan, Loader, OutOfTurn, Plan, Recovery, Saver, Step,
+    Event, Gate, Group, Hook, LoadPlan, Loader, OutOfTurn, Plan, Recovery, ResetRefused, Saver,
     Then, Verdict, Wait,
 };
 use vfio_fsm_core::{Direction, Errno, Fault, Fd, Features, Leaves, Op, Reply, State};
 
 use crate::property::{Rule, rules};
+use crate::session::around::{self, Hands, Member, Said, Session as _, keep_order, may_pass};
 use crate::session::slip::Slip;
-use crate::session::{Did, Judgement, Play, by_number, open_choices};
+use crate::session::{self, Did, Judgement, Play, open_choices};
 
 /// The model.
 #[derive(Debug)]
@@ -42,27 +43,15 @@ pub(crate) enum Role {
 /// Everything there is at one moment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct World {
-    members: [Member; 2],
+    /// They have no registers: what is asked here is the order, not the bytes.
+    members: [Member<Session, Memory<0>>; 2],
+    /// Ghost: reset and not used since, so that it starts no DMA.
+    blank: [bool; 2],
     group: Group,
     role: Role,
     halted: bool,
     faults: u8,
     resets: u8,
-}
-
-/// A session, its device, and how the group knows it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-struct Member {
-    session: Session,
-    /// It has no registers: what is asked here is the order, not the bytes.
-    device: Device<Memory<0>, 2>,
-    /// The gate that it stands at.
-    at: Option<Hook>,
-    told_to_give_up: bool,
-    /// Its end has been told to the group.
-    ended: bool,
-    /// Ghost: reset and not used since, so that it starts no DMA.
-    blank: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -102,7 +91,7 @@ pub(crate) const RULES: &[Rule<Judgement<World>>] = rules! {
     "group-is-quiet" ["V11" "R21"]
         "while a device of a group is in STOP, STOP_COPY or RESUMING, none of the others can start DMA to it: \
          each is in a P2P state or stopped, or was reset and has no driver that runs"
-        |_, _, after| after.any_stopped().then(|| after.members.iter().all(Member::is_quiet));
+        |_, _, after| after.any_stopped().then(|| (0..2).all(|index| after.is_quiet(index)));
     "group-freezes" ["V11" "V4" "R22"]
         "while a device of a group is in STOP, STOP_COPY or RESUMING, the guest is held back"
         |_, _, after| after.any_stopped().then_some(after.halted);
@@ -131,125 +120,48 @@ impl Session {
         }
     }
 
-    /// What it says, with the bytes in it, and the fd by its number.
-    fn say(&mut self, on: impl FnOnce(Step<'_, &'static [u8], Fd>)) {
+    fn as_either<T>(
+        &mut self,
+        save: impl FnOnce(&mut Saver<Fd>) -> T,
+        load: impl FnOnce(&mut Loader<Fd>) -> T,
+    ) -> T {
         match self {
-            Self::Save(saver) => on(with_bytes(saver.step(), |never| match never {})),
-            Self::Load(loader) => on(with_bytes(loader.step(), |piece| piece.of(IMAGE))),
+            Self::Save(saver) => save(saver),
+            Self::Load(loader) => load(loader),
         }
     }
+}
 
-    fn said(mut self) -> Said {
-        let mut said = Said::Wait(Wait::Readable);
-        self.say(|step| {
-            said = match step {
-                Step::Do(op) => Said::Do(by_number(op)),
-                Step::Send(frame) => Said::Send(frame),
-                Step::Call(hook) => Said::Call(hook),
-                Step::Decide(decision) => Said::Decide(decision),
-                Step::Wait(wait) => Said::Wait(wait),
-                Step::End(verdict) => Said::End(verdict),
-            }
-        });
-        said
-    }
-
-    /// Makes it say what it will be told the answer of.
-    fn ask(&mut self) {
-        self.say(|_step| {});
+impl around::Session for Session {
+    fn ask(&mut self) -> Said {
+        self.as_either(Saver::ask, Loader::ask)
     }
 
     fn reply(&mut self, reply: Reply<u32>) -> Result<(), OutOfTurn> {
-        match self {
-            Self::Save(saver) => saver.reply(reply),
-            Self::Load(loader) => loader.reply(reply),
-        }
+        self.as_either(|saver| saver.reply(reply), |loader| loader.reply(reply))
     }
 
     fn called(&mut self, done: bool) -> Result<(), OutOfTurn> {
-        match self {
-            Self::Save(saver) => saver.called(done),
-            Self::Load(loader) => loader.called(done),
-        }
+        self.as_either(|saver| saver.called(done), |loader| loader.called(done))
     }
 
-    fn event(&mut self, event: Event) {
-        let _refused = match self {
-            Self::Save(saver) => saver.event(event),
-            Self::Load(loader) => loader.event(event),
-        };
+    fn event(&mut self, event: Event) -> Result<(), ResetRefused> {
+        self.as_either(|saver| saver.event(event), |loader| loader.event(event))
     }
 
-    const fn is_aborting(&self) -> bool {
-        match self {
-            Self::Save(saver) => saver.is_aborting(),
-            Self::Load(loader) => loader.is_aborting(),
-        }
-    }
-}
-
-/// A step that borrows nothing.
-enum Said {
-    Do(Op<&'static [u8]>),
-    Send(Frame),
-    Call(Hook),
-    Decide(Decision),
-    Wait(Wait),
-    End(Verdict),
-}
-
-fn with_bytes<B, F>(
-    step: Step<'_, B, F>,
-    carry: impl FnOnce(B) -> &'static [u8],
-) -> Step<'_, &'static [u8], F> {
-    match step {
-        Step::Do(op) => Step::Do(op.map(carry)),
-        Step::Send(frame) => Step::Send(frame),
-        Step::Call(hook) => Step::Call(hook),
-        Step::Decide(decision) => Step::Decide(decision),
-        Step::Wait(wait) => Step::Wait(wait),
-        Step::End(verdict) => Step::End(verdict),
-    }
-}
-
-impl Member {
-    fn new(features: Features, role: Role) -> Self {
-        Self {
-            session: Session::new(role),
-            device: Device::new(features, Memory::new()),
-            at: None,
-            told_to_give_up: false,
-            ended: false,
-            blank: role == Role::Load,
-        }
-    }
-
-    fn verdict(&self) -> Option<Verdict> {
-        match self.session.said() {
-            Said::End(verdict) => Some(verdict),
-            _ => None,
-        }
-    }
-
-    fn is_in(&self, state: State) -> bool {
-        self.device.fsm().state() == state
-    }
-
-    fn is_stopped(&self) -> bool {
-        [State::Stop, State::StopCopy, State::Resuming].iter().any(|&state| self.is_in(state))
-    }
-
-    fn is_quiet(&self) -> bool {
-        let quiet = self.is_in(State::RunningP2p) || self.is_in(State::PreCopyP2p);
-        quiet || self.is_stopped() || self.blank || self.is_in(State::Error)
-    }
-
-    fn is_stuck(&self) -> bool {
-        matches!(self.verdict(), Some(Verdict::Stuck { .. }))
+    fn is_aborting(&self) -> bool {
+        let mut session = *self;
+        session.as_either(|saver| saver.is_aborting(), |loader| loader.is_aborting())
     }
 }
 
 impl World {
+    fn is_quiet(&self, index: usize) -> bool {
+        let member = &self.members[index];
+        let quiet = member.is_in(State::RunningP2p) || member.is_in(State::PreCopyP2p);
+        quiet || member.is_stopped() || self.blank[index] || member.is_in(State::Error)
+    }
+
     fn any_stopped(&self) -> bool {
         // One that is stuck has been given up, and is to be unplugged.
         self.members.iter().any(|member| member.is_stopped() && !member.is_stuck())
@@ -266,12 +178,12 @@ impl World {
     fn is_all_or_none(&self, verdicts: [Verdict; 2]) -> bool {
         let complete = verdicts.map(|verdict| verdict.is_complete());
         let stays = complete[0] && self.role == Role::Save(Then::Stop);
-        let home = |member: &Member| {
+        let home = |member: &Member<Session, Memory<0>>| {
             member.is_stuck() || member.is_in(if stays { State::Stop } else { State::Running })
         };
         let alike = complete[0] == complete[1] || self.role == Role::Save(Then::Back);
         // With every device stuck nobody is left to let the guest go for.
-        let all_stuck = self.members.iter().all(Member::is_stuck);
+        let all_stuck = self.members.iter().all(|member| member.is_stuck());
         alike && self.members.iter().all(home) && (self.halted == stays || all_stuck)
     }
 
@@ -292,50 +204,35 @@ impl Pair {
 
     fn go(&self, world: &mut World, index: usize, trouble: Trouble) -> Did {
         let member = &mut world.members[index];
-        let session = &mut member.session;
-        session.ask();
-        match session.said() {
+        match member.session.ask() {
             Said::Do(op) => {
+                let op = op.map(|piece| piece.of(IMAGE));
                 world.faults -= u8::from(trouble != Trouble::None);
-                let reply = carry_out(&mut member.device, op, trouble);
-                member.blank = match (op, reply) {
+                let mut hands = Hands { device: &mut member.device, slip: None, held: None };
+                let (op, reply) = hands.carry_out(op, trouble.of_op(), &mut [0]);
+                world.blank[index] = match (op, reply) {
                     (Op::Reset, Reply::Ok) => true,
                     // Whatever state a SET has led to is the state that counts.
                     (Op::SetState { .. }, Reply::Fd(_)) => false,
-                    _ => member.blank,
+                    _ => world.blank[index],
                 };
-                let _told = session.reply(reply);
+                let _told = member.session.reply(reply);
                 Did::Op(op, reply)
             }
             Said::Send(frame) => {
-                if let Session::Save(saver) = session {
+                if let Session::Save(saver) = &mut member.session {
                     let _told = saver.sent();
                 }
                 Did::Sent(frame)
             }
-            Said::Call(hook) => {
-                let arrived = world.group.arrive(index, hook, session.is_aborting());
-                // What the group does not keep, the VMM does at once.
-                let own = matches!(
-                    hook,
-                    Hook::InitialBytesLoaded | Hook::RestoreConfig | Hook::RestoreInterrupts
-                );
-                if own {
-                    let _told = session.called(true);
-                }
-                member.at = arrived.is_ok().then_some(hook);
-                Did::Called(hook, own || arrived.is_ok())
-            }
+            Said::Call(hook) => Did::Called(hook, member.arrive(&mut world.group, index, hook)),
             Said::Decide(_) | Said::Wait(_) | Said::End(_) => Did::Touched,
         }
     }
 
     fn pass(&self, world: &mut World, index: usize) -> Did {
         let open = world.group.gate(index) == Gate::Open || self.is(Slip::IgnoresGates);
-        let member = &mut world.members[index];
-        let hook = member.at.take().unwrap_or(Hook::Freeze);
-        member.session.ask();
-        let _told = member.session.called(open);
+        let hook = world.members[index].pass(open);
         if self.is(Slip::ThawsEarly) && hook == Hook::Thaw {
             world.halted = false;
         }
@@ -344,37 +241,21 @@ impl Pair {
 
     /// What a driver of a group does behind each step.
     fn keep_order(&self, world: &mut World) {
-        for index in 0..world.members.len() {
-            let member = &mut world.members[index];
-            if let Some(verdict) = member.verdict().filter(|_| !member.ended) {
-                member.ended = true;
-                let stays = self.setting.role == Role::Save(Then::Stop);
-                world.group.end(index, &verdict, stays);
-            }
-        }
-        while let Some(hook) = world.group.due() {
+        let World { group, members, halted, .. } = world;
+        let stays = self.setting.role == Role::Save(Then::Stop);
+        let _told = keep_order(group, members, stays, self.slip, |_, hook| {
             match hook {
-                Hook::Freeze => world.halted = !self.is(Slip::GuestRunsOn),
-                Hook::Thaw => world.halted = self.is(Slip::ForgetsThaw),
+                Hook::Freeze => *halted = !self.is(Slip::GuestRunsOn),
+                Hook::Thaw => *halted = self.is(Slip::ForgetsThaw),
                 _ => {}
             }
-            world.group.done(hook, true);
-        }
-        if world.group.is_broken() && !self.is(Slip::DeafToCancel) {
-            for member in &mut world.members {
-                if !core::mem::replace(&mut member.told_to_give_up, true) {
-                    member.session.event(Event::Cancel);
-                    // One that was complete goes on, and ends once more.
-                    member.ended &= member.verdict().is_some();
-                }
-            }
-        }
+            true
+        });
     }
 }
 
 fn choose(session: &mut Session, choice: Recovery) -> Did {
-    session.ask();
-    match (session.said(), session) {
+    match (session.ask(), session) {
         (Said::Decide(decision), Session::Save(saver)) => {
             let _told = saver.decide(choice);
             Did::Chose(decision, choice)
@@ -383,19 +264,16 @@ fn choose(session: &mut Session, choice: Recovery) -> Did {
     }
 }
 
-fn carry_out(
-    device: &mut Device<Memory<0>, 2>,
-    op: Op<&'static [u8]>,
-    trouble: Trouble,
-) -> Reply<u32> {
-    let op = match (op, trouble) {
-        (_, Trouble::Errno) => return Reply::Errno(Errno::EIO),
-        (Op::SetState { to, .. }, Trouble::Arc(leaves)) => {
-            Op::SetState { to, fault: Some(Fault::ArcFails { hop: 0, errno: Errno::EIO, leaves }) }
+impl Trouble {
+    const fn of_op(self) -> session::Trouble {
+        match self {
+            Self::None => session::Trouble::None,
+            Self::Errno => session::Trouble::Errno(Errno::EIO),
+            Self::Arc(leaves) => {
+                session::Trouble::Set(Fault::ArcFails { hop: 0, errno: Errno::EIO, leaves })
+            }
         }
-        (op, _) => op,
-    };
-    device.apply(op, &mut [0]).map(|bytes| bytes.len() as u32)
+    }
 }
 
 impl Play for Pair {
@@ -415,7 +293,11 @@ impl Play for Pair {
         let group = Group::new(direction, &[self.features; 2], true);
         let group = group.unwrap_or_else(|refused| unreachable!("{refused}"));
         World {
-            members: [Member::new(self.features, self.setting.role); 2],
+            members: [Member::new(
+                Session::new(self.setting.role),
+                Device::new(self.features, Memory::new()),
+            ); 2],
+            blank: [self.setting.role == Role::Load; 2],
             group,
             role: self.setting.role,
             halted: false,
@@ -441,9 +323,8 @@ impl Play for Pair {
                     actions.push(Action::Go(index, Trouble::None));
                 }
                 Said::Call(_) => {
-                    let shut =
-                        world.group.gate(index) == Gate::Wait && !self.is(Slip::IgnoresGates);
-                    actions.extend((!shut).then_some(Action::Pass(index)));
+                    let open = may_pass(&world.group, index, self.slip);
+                    actions.extend(open.then_some(Action::Pass(index)));
                 }
                 Said::Decide(decision) => {
                     let open = open_choices(decision);
@@ -477,7 +358,7 @@ impl Play for Pair {
             Action::Pass(index) => self.pass(&mut world, index),
             Action::Choose(index, choice) => choose(&mut world.members[index].session, choice),
             Action::Event(index, event) => {
-                world.members[index].session.event(event);
+                let _refused = world.members[index].session.event(event);
                 Did::Event(event)
             }
             Action::Frame(index, frame) => {

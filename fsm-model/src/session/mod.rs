@@ -8,6 +8,7 @@
 //! What a session cannot see rides along as ghosts, and the properties compare: whether a reset
 //! that it found has been one, whether the image that it ended is the device's.
 
+pub(crate) mod around;
 pub(crate) mod destination;
 pub(crate) mod group;
 pub(crate) mod slip;
@@ -16,7 +17,7 @@ pub(crate) mod source;
 use std::fmt;
 use std::hash::Hash;
 
-use vfio_fsm_core::device::{Device, Memory};
+use vfio_fsm_core::device::{ArcActions, Device, DeviceData, Memory};
 use vfio_fsm_core::vmm::frame::Frame;
 use vfio_fsm_core::vmm::{Decision, Event, Hook, Recovery, Wait};
 use vfio_fsm_core::{Errno, Fault, Fd, Leaves, Op, RawState, Reply, Route};
@@ -147,17 +148,16 @@ pub(crate) const fn ticks(wait: Wait) -> bool {
     matches!(wait, Wait::Switchover | Wait::Readable | Wait::Writable)
 }
 
-pub(crate) fn apply(device: &mut SmallDevice, op: Op<&[u8]>, buf: &mut [u8]) -> Reply<u32> {
-    device.apply(op, buf).map(|bytes| bytes.len() as u32)
-}
-
 /// The number of the data_fd that a session holds, as an op of a trace has it.
 pub(crate) fn by_number<B>(op: Op<B, &Fd>) -> Op<B> {
     op.map_fd(|fd| *fd)
 }
 
 /// What may go wrong around a SET, resets aside: a full fd table, and each arc of the route.
-pub(crate) fn troubles_of_set(device: &SmallDevice, to: RawState) -> impl Iterator<Item = Trouble> {
+pub(crate) fn troubles_of_set<A: ArcActions + DeviceData, const FDS: usize>(
+    device: &Device<A, FDS>,
+    to: RawState,
+) -> impl Iterator<Item = Trouble> + use<A, FDS> {
     let fsm = device.fsm();
     let route = to.known().and_then(|to| Route::new(fsm.features(), fsm.state(), to).ok());
     let hops = 0..route.map_or(0, |route| route.len() as u8);

@@ -4,14 +4,14 @@
 //! The sessions stay as they ship. A slip is in what carries their steps out.
 
 macro_rules! slips {
-    ($($(#[doc = $doc:literal])+ $name:ident = $slug:literal,)*) => {
+    ($slip:ident: $($(#[doc = $doc:literal])+ $name:ident = $slug:literal,)*) => {
         /// A way to carry out what a session says, and not quite.
         #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-        pub enum Slip {
+        pub enum $slip {
             $($(#[doc = $doc])+ $name,)*
         }
 
-        impl Slip {
+        impl $slip {
             /// Every slip.
             pub const ALL: &'static [Self] = &[$(Self::$name,)*];
 
@@ -25,7 +25,9 @@ macro_rules! slips {
     };
 }
 
-slips! {
+pub(crate) use slips;
+
+slips! { Slip:
     /// A data_fd that SET returns where one is held already silently takes its place (vfio-ioctls).
     SwapsFd = "swaps-fd",
     /// A data_fd that SET returns where one is held already is closed at once (QEMU).

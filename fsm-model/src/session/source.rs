@@ -6,15 +6,13 @@ use vfio_fsm_core::vmm::frame::Frame;
 use vfio_fsm_core::vmm::{
     Event, Evidence, Guest, Hook, Plan, Recovery, Saver, Step, Then, Verdict, Wait,
 };
-use vfio_fsm_core::{
-    EndOfStream, Errno, Fault, Fd, Features, Op, PrecopyInfo, Reply, Route, State,
-};
+use vfio_fsm_core::{Errno, Fault, Fd, Features, Op, Reply, Route, State};
 
 use crate::property::{Rule, rules};
+use crate::session::around::{Hands, remembered};
 use crate::session::slip::Slip;
 use crate::session::{
-    Did, Judgement, Play, SmallDevice, Trouble, apply, by_number, open_choices, ticks,
-    troubles_of_set,
+    Did, Judgement, Play, SmallDevice, Trouble, by_number, open_choices, ticks, troubles_of_set,
 };
 
 /// The model.
@@ -394,29 +392,18 @@ impl Source {
 
     /// Carries an op out, as the VMM with the slip does.
     fn carry_out(&self, world: &mut World, op: Op<&'static [u8]>, trouble: Trouble) -> Did {
-        if self.is(Slip::RemembersState) && op == Op::GetState && world.saver.at().is_some() {
+        if remembered(self.slip, &op, world.saver.at()).is_some() {
             return Did::Skipped;
         }
         let own_reset = op == Op::Reset && !world.ghost.ordered;
-        let op = match (op, trouble) {
-            (Op::SetState { to, .. }, Trouble::Set(fault)) => {
-                Op::SetState { to, fault: Some(fault) }
-            }
-            (op, _) => op,
-        };
         let op = self.redirect(world, op);
         let costs = !matches!(trouble, Trouble::None | Trouble::Set(Fault::ResetInside));
         world.faults -= u8::from(costs);
-        let reply = match trouble {
-            Trouble::Errno(errno) => Reply::Errno(errno),
-            _ if self.is(Slip::LeaksFd) && matches!(op, Op::CloseFd { .. }) => Reply::Ok,
-            _ => {
-                let mut buf = [0; CHUNK];
-                let reply = apply(&mut world.device, op, &mut buf);
-                world.read = buf;
-                reply
-            }
-        };
+        let mut buf = [0; CHUNK];
+        let (op, reply) = self.hands(world).carry_out(op, trouble, &mut buf);
+        if !matches!(trouble, Trouble::Errno(_)) {
+            world.read = buf;
+        }
         self.note(world, op, trouble, &reply, own_reset);
         Did::Op(op, reply)
     }
@@ -467,36 +454,22 @@ impl Source {
     /// What the VMM with the slip makes of what was done: its answer to the session.
     fn report(&self, world: &mut World, did: &Did) -> Reply<u32> {
         let Did::Op(op, reply) = *did else {
-            return world.saver.at().map_or(Reply::Ok, |at| Reply::State(at.into()));
+            return remembered(self.slip, &Op::<()>::GetState, world.saver.at())
+                .unwrap_or(Reply::Ok);
         };
-        let held = world.saver.data_fd().copied();
-        match (self.slip, op, reply) {
-            (Some(Slip::SwapsFd), Op::SetState { .. }, Reply::Fd(Some(new))) if held.is_some() => {
-                world.swapped = held.map(|old| (old, new));
-                Reply::Fd(None)
-            }
-            (Some(Slip::ClosesNewFd), Op::SetState { .. }, Reply::Fd(Some(fd)))
-                if held.is_some() =>
-            {
-                let _reply = world.device.apply(Op::CloseFd { fd }, &mut []);
-                reply
-            }
-            (Some(Slip::InfoFailsSilently), Op::PrecopyInfo { .. }, Reply::Errno(_)) => {
-                Reply::Info(PrecopyInfo::default())
-            }
-            (Some(Slip::RemembersState), Op::SetState { .. }, Reply::Errno(_)) => Reply::Fd(None),
-            (Some(Slip::SaysRunning), Op::GetState, _) => Reply::State(State::Running.into()),
-            (Some(Slip::SaysAllFeatures), Op::GetFeatures, _) => Reply::Features(0b111),
-            (Some(Slip::DeadFdIsEnd), Op::Read { .. }, Reply::Errno(Errno::ENODEV)) => {
-                Reply::EndOfStream(EndOfStream::Permanent)
-            }
-            (Some(Slip::NeverReady), Op::Read { .. }, Reply::Bytes(_)) => {
-                Reply::Errno(Errno::EAGAIN)
-            }
-            (Some(Slip::ResetUnchecked), Op::Reset, Reply::Errno(_)) => Reply::Ok,
-            (Some(Slip::ResetDenied), Op::Reset, Reply::Ok) => Reply::Errno(Errno::EIO),
-            (_, _, reply) => reply,
+        let mut hands = self.hands(world);
+        let (held, told) = (hands.held, hands.report(&op, reply));
+        if let (Some(Slip::SwapsFd), Reply::Fd(Some(new)), Reply::Fd(None)) =
+            (self.slip, reply, told)
+        {
+            world.swapped = held.map(|old| (old, new));
         }
+        told
+    }
+
+    fn hands<'a>(&self, world: &'a mut World) -> Hands<'a, Memory<1>, 2> {
+        let held = world.saver.data_fd().copied();
+        Hands { device: &mut world.device, slip: self.slip, held }
     }
 }
 

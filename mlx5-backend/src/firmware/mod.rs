@@ -18,10 +18,11 @@
 //! use vfio_fsm_mlx5::dma::DmaSpace;
 //! use vfio_fsm_mlx5::firmware::{Config, Firmware, VhcaConfig};
 //!
-//! let vhca = VhcaConfig { image_bytes: 1 << 30, dirty_rate: 4096, ..VhcaConfig::default() };
+//! let vhca = VhcaConfig { image_bytes: 1 << 30, ..VhcaConfig::default() };
 //! let firmware = Firmware::new(Config::of(vhca), DmaSpace::new(1 << 20))?;
 //! assert_eq!(firmware.read32(bar::INITIALIZING) >> 31, 0);
 //!
+//! // As a reset leaves it.
 //! let vhca = firmware.vhca(0x1234).ok_or("no such VHCA")?;
 //! let fresh = vhca.digest();
 //! vhca.touch(7);

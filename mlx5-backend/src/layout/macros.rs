@@ -4,7 +4,7 @@
 
 /// Declares views of big-endian structures.
 ///
-/// ```ignore
+/// ```text
 /// structure! {
 ///     /// What it is for.
 ///     pub struct AllocPdOut = "alloc_pd_out", 16 {

@@ -6,7 +6,7 @@ use crate::layout::CmdQueueEntry;
 
 /// Bytes of input, and of output, that are in the entry itself.
 pub(super) const INLINE_BYTES: usize = 16;
-/// Where the delivery status [7:1] and the owner [0] are.
+/// Where the delivery status `[7:1]` and the owner `[0]` are.
 pub(super) const STATUS: usize = 0x3f;
 /// Set in the status byte while the entry is the firmware's.
 pub(super) const OWNED_BY_FIRMWARE: u8 = 1;

@@ -485,7 +485,7 @@ impl<R: Registers> Commands for CommandQueue<R> {
     }
 }
 
-/// What `cmd_exec_to` of the init segment says: a number [19:0] of units [31:29], of which 0 is a
+/// What `cmd_exec_to` of the init segment says: a number `[19:0]` of units `[31:29]`, of which 0 is a
 /// millisecond, and then a second, a minute, an hour. As `mlx5_tout_query_iseg` of the kernel's
 /// driver.
 fn command_timeout(register: u32) -> Duration {

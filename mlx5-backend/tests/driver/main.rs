@@ -17,3 +17,4 @@ mod findings;
 mod mended;
 mod paths;
 mod program;
+mod tracker;

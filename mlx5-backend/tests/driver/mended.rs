@@ -5,7 +5,8 @@
 use vfio_fsm_core::{Errno, Fd, Op, Reply, State};
 use vfio_fsm_mlx5::layout::{CommandStatus, Opcode};
 use vfio_fsm_mlx5::verify::driver::{
-    Arena, Build, Built, Completion, Failure, LinuxDriver, Meanwhile, Options, Scripted, transcript,
+    Arena, Build, Built, Completion, FINDINGS, Failure, LinuxDriver, Meanwhile, Options, Scripted,
+    transcript,
 };
 
 use crate::program::{SHIPPING, place, source};
@@ -52,7 +53,7 @@ fn set_with_pages(built: &Built, to: State, pages: u32) -> Result<(), String> {
     driver.pages_left(Some(pages)).unwrap();
     let reply = driver.try_apply(Op::set(to), &mut []).map_err(|error| error.to_string())?;
     assert_eq!(reply, Reply::Errno(Errno::ENOMEM));
-    driver.finish(1).map(drop).map_err(|error| error.to_string())
+    driver.finish(1).map_err(|error| error.to_string())
 }
 
 /// M103: a failed step to RESUMING frees its session once (B28).
@@ -105,7 +106,20 @@ fn a_session_outlives_its_save() {
         driver.try_apply(Op::set(State::StopCopy), &mut []).unwrap();
         driver.try_apply(Op::CloseFd { fd: Fd(1) }, &mut []).unwrap();
         driver.try_apply(Op::Reset, &mut []).unwrap();
-        let ended = driver.complete().and_then(|_| driver.finish(1).map(drop));
+        let ended = driver.complete().and_then(|_| driver.finish(1));
         assert_eq!(ended.is_ok(), sound, "{ended:?}");
+    }
+}
+
+/// M104: where a page's suggestion is followed, its finding shows itself no more.
+#[test]
+#[ignore = "needs the kernel's sources"]
+fn a_suggestion_mends() {
+    let gone = "mvdev->mdev_detach = true;";
+    let runs = "mvdev->mdev_detach = true; mvdev->mig_state = VFIO_DEVICE_STATE_RUNNING;";
+    let mended = with("reloads", "cmd.c", gone, runs);
+    for finding in FINDINGS {
+        let shows = finding.show(&mended);
+        assert_eq!(shows.is_ok(), finding.page != "mlx5-pf-reload", "{}: {shows:?}", finding.what);
     }
 }

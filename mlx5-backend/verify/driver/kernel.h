@@ -21,25 +21,18 @@
 
 /* Types. Sparse's marks mean nothing to a compiler. */
 typedef uint8_t u8, __u8;
-typedef uint16_t u16, __u16, __be16, __le16;
+typedef uint16_t u16, __u16, __be16;
 typedef uint32_t u32, __u32, __be32, __le32;
 typedef uint64_t u64, __aligned_u64;
 typedef unsigned long long __u64, __be64, __le64;
-typedef int8_t s8, __s8;
-typedef int16_t s16, __s16;
 typedef int32_t s32, __s32;
-typedef int64_t s64;
-typedef long long __s64;
-typedef u64 dma_addr_t, phys_addr_t, resource_size_t;
+typedef u64 dma_addr_t;
 typedef unsigned int gfp_t, __poll_t;
 #define __user
 #define __iomem
 #define __force
 #define __rcu
-#define __init
 #define __packed __attribute__((packed))
-#define __aligned(n) __attribute__((aligned(n)))
-#define __counted_by(member)
 #define DECLARE_FLEX_ARRAY(type, name) \
 	struct { struct { } empty_##name; type name[]; }
 #define BITS_PER_LONG 64
@@ -52,10 +45,11 @@ typedef unsigned int gfp_t, __poll_t;
 		struct { __VA_ARGS__ } name; \
 	}
 
-/* Byte order: of a little-endian machine. */
+/* Byte order. */
+_Static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "written for a little-endian machine");
 #define cpu_to_le64(x) ((__le64)(x))
 #define cpu_to_le32(x) ((__le32)(x))
-#define le64_to_cpup(p) ((u64)__builtin_choose_expr(1, unaligned_u64(p), 0))
+#define le64_to_cpup(p) unaligned_u64(p)
 #define le32_to_cpup(p) unaligned_u32(p)
 #define cpu_to_be64(x) __builtin_bswap64(x)
 #define cpu_to_be32(x) __builtin_bswap32(x)
@@ -63,7 +57,6 @@ typedef unsigned int gfp_t, __poll_t;
 #define be64_to_cpu(x) __builtin_bswap64(x)
 #define be32_to_cpu(x) __builtin_bswap32(x)
 #define be16_to_cpu(x) __builtin_bswap16(x)
-#define be32_to_cpup(p) __builtin_bswap32(*(p))
 static inline u64 unaligned_u64(const void *p)
 {
 	u64 value;
@@ -89,7 +82,6 @@ static inline u32 unaligned_u32(const void *p)
 #define min(a, b) ({ __auto_type a_ = (a); __auto_type b_ = (b); a_ < b_ ? a_ : b_; })
 #define max(a, b) ({ __auto_type a_ = (a); __auto_type b_ = (b); a_ > b_ ? a_ : b_; })
 #define min_t(type, a, b) min((type)(a), (type)(b))
-#define max_t(type, a, b) max((type)(a), (type)(b))
 #define DIV_ROUND_UP(n, d) (((n) + (d) - 1) / (d))
 #define DIV_ROUND_UP_ULL(n, d) DIV_ROUND_UP((unsigned long long)(n), d)
 #define round_up(n, d) ((((n) - 1) | ((__typeof__(n))(d) - 1)) + 1)
@@ -101,7 +93,6 @@ static inline u32 unaligned_u32(const void *p)
 #define container_of(p, type, member) ((type *)((char *)(p) - offsetof(type, member)))
 #define sizeof_field(type, member) sizeof(((type *)0)->member)
 #define offsetofend(type, member) (offsetof(type, member) + sizeof_field(type, member))
-#define __same_type(a, b) __builtin_types_compatible_p(__typeof__(a), __typeof__(b))
 #define BUILD_BUG_ON(condition) _Static_assert(!(condition), #condition)
 #define BUILD_BUG_ON_ZERO(condition) ((int)sizeof(struct { int : -!!(condition); }))
 #define IS_ENABLED(option) 0
@@ -111,8 +102,6 @@ static inline u32 unaligned_u32(const void *p)
 #define ERESTARTSYS 512
 #define EPOLLIN 0x001
 #define EPOLLOUT 0x004
-#define EPOLLERR 0x008
-#define EPOLLHUP 0x010
 #define EPOLLRDNORM 0x040
 #define EPOLLWRNORM 0x100
 #define EPOLLRDHUP 0x2000
@@ -138,7 +127,6 @@ void kernel_fatal(const char *format, ...) __attribute__((noreturn, format(print
 #define THIS_MODULE NULL
 #define KBUILD_MODNAME "mlx5_vfio_pci"
 struct module;
-#define EXPORT_SYMBOL(symbol)
 #define EXPORT_SYMBOL_GPL(symbol)
 #define MODULE_DEVICE_TABLE(bus, table)
 #define MODULE_IMPORT_NS(name)
@@ -234,20 +222,15 @@ struct rw_semaphore {
 };
 typedef struct {
 	int count;
-} atomic_t, refcount_t;
+} refcount_t;
 static inline void refcount_inc(refcount_t *refs)
 {
 	refs->count++;
-}
-static inline void refcount_set(refcount_t *refs, int n)
-{
-	refs->count = n;
 }
 static inline bool refcount_dec_and_test(refcount_t *refs)
 {
 	return --refs->count == 0;
 }
-#define atomic_inc(counter) ((void)(counter)->count++)
 
 /*
  * Waiting. kernel_block() lets something happen, a work item or whatever the tester does next, and

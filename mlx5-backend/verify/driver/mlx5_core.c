@@ -271,7 +271,7 @@ struct mlx5_uars_page *mlx5_get_uars_page(struct mlx5_core_dev *dev)
 		kfree(uar);
 		return ERR_PTR(err);
 	}
-	uar->index = MLX5_GET(alloc_uar_out, out, uar);
+	uar->index = dev->uar = MLX5_GET(alloc_uar_out, out, uar);
 	/* Where a doorbell rings that nobody hears: the tester sees the record in memory. */
 	uar->map = uar->doorbell;
 	return uar;
@@ -337,6 +337,41 @@ void mlx5_fill_page_frag_array(struct mlx5_frag_buf *buf, __be64 *addresses)
 		addresses[i] = cpu_to_be64(buf->frags[i].dma);
 }
 
+/* One page of events that nobody reads: who waits for one is told by the tester. */
+int mlx5_comp_eqn_get(struct mlx5_core_dev *dev, u16 vector, int *eqn)
+{
+	u8 in[MLX5_ST_SZ_BYTES(create_eq_in) + sizeof(__be64)] __attribute__((aligned(8))) = {};
+	u32 out[MLX5_ST_SZ_DW(create_eq_out)] = {};
+	void *context = MLX5_ADDR_OF(create_eq_in, in, eq_context_entry);
+	int err;
+
+	dev->eq.page = one_page();
+	if (!dev->eq.page)
+		return -ENOMEM;
+	dev->eq.dma = map(dev->eq.page);
+	MLX5_SET(create_eq_in, in, opcode, MLX5_CMD_OP_CREATE_EQ);
+	MLX5_SET(eqc, context, log_eq_size, PAGE_SHIFT - 6);
+	MLX5_SET(eqc, context, uar_page, dev->uar);
+	*(__be64 *)MLX5_ADDR_OF(create_eq_in, in, pas) = cpu_to_be64(dev->eq.dma);
+	err = mlx5_cmd_exec(dev, in, sizeof(in), out, sizeof(out));
+	if (err) {
+		unmap(dev->eq.page, dev->eq.dma);
+		return err;
+	}
+	*eqn = dev->eq.number = MLX5_GET(create_eq_out, out, eq_number);
+	return 0;
+}
+
+static void put_eq(struct mlx5_core_dev *dev)
+{
+	u32 in[MLX5_ST_SZ_DW(destroy_eq_in)] = {};
+
+	MLX5_SET(destroy_eq_in, in, opcode, MLX5_CMD_OP_DESTROY_EQ);
+	MLX5_SET(destroy_eq_in, in, eq_number, dev->eq.number);
+	mlx5_cmd_exec_in(dev, destroy_eq, in);
+	unmap(dev->eq.page, dev->eq.dma);
+}
+
 int mlx5_core_create_cq(struct mlx5_core_dev *dev, struct mlx5_core_cq *cq, u32 *in, int in_size,
 			u32 *out, int out_size)
 {
@@ -345,8 +380,10 @@ int mlx5_core_create_cq(struct mlx5_core_dev *dev, struct mlx5_core_cq *cq, u32 
 	memset(out, 0, out_size);
 	MLX5_SET(create_cq_in, in, opcode, MLX5_CMD_OP_CREATE_CQ);
 	err = mlx5_cmd_exec(dev, in, in_size, out, out_size);
-	if (err)
+	if (err) {
+		put_eq(dev);
 		return err;
+	}
 	cq->cqn = MLX5_GET(create_cq_out, out, cqn);
 	return 0;
 }
@@ -354,10 +391,13 @@ int mlx5_core_create_cq(struct mlx5_core_dev *dev, struct mlx5_core_cq *cq, u32 
 int mlx5_core_destroy_cq(struct mlx5_core_dev *dev, struct mlx5_core_cq *cq)
 {
 	u32 in[MLX5_ST_SZ_DW(destroy_cq_in)] = {};
+	int err;
 
 	MLX5_SET(destroy_cq_in, in, opcode, MLX5_CMD_OP_DESTROY_CQ);
 	MLX5_SET(destroy_cq_in, in, cqn, cq->cqn);
-	return mlx5_cmd_exec_in(dev, destroy_cq, in);
+	err = mlx5_cmd_exec_in(dev, destroy_cq, in);
+	put_eq(dev);
+	return err;
 }
 
 void mlx5_eq_notifier_register(struct mlx5_core_dev *dev, struct mlx5_nb *block)

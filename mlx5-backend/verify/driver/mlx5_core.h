@@ -46,6 +46,12 @@ struct mlx5_core_dev {
 	} priv;
 	struct notifier_block *sriov;
 	struct mlx5_nb *events;
+	u32 uar; /* the one that there is, if any */
+	struct {
+		int number;
+		struct page *page;
+		dma_addr_t dma;
+	} eq;
 };
 
 /* The PF belongs to a driver for as long as this process lives. */
@@ -150,11 +156,8 @@ static inline u32 wq_get_byte_sz(u8 log_size, u8 log_stride)
 	return 1U << (log_size + log_stride);
 }
 #define mlx5_comp_vectors_max(dev) 1
-static inline int mlx5_comp_eqn_get(struct mlx5_core_dev *dev, u16 vector, int *eqn)
-{
-	*eqn = 0;
-	return 0;
-}
+/* The queue of completion events: made for the one completion queue there is, and gone with it. */
+int mlx5_comp_eqn_get(struct mlx5_core_dev *dev, u16 vector, int *eqn);
 void mlx5_eq_notifier_register(struct mlx5_core_dev *dev, struct mlx5_nb *block);
 void mlx5_eq_notifier_unregister(struct mlx5_core_dev *dev, struct mlx5_nb *block);
 

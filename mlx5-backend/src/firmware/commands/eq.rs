@@ -108,7 +108,7 @@ impl Machine {
 
     pub(super) fn destroy_cq(&mut self, input: &[u8]) -> Outcome {
         let number = DestroyCqIn::new(input)?.cqn();
-        if self.qps.iter().any(|(_, qp)| qp.cqn == number) {
+        if self.qps.iter().any(|(_, qp)| qp.completes_to(number)) {
             return Err(Syndrome::InUse.into());
         }
         self.cqs.remove(number).ok_or(Syndrome::NoCq)?;

@@ -20,10 +20,17 @@ const NO_RECEIVES: u8 = 3;
 /// A queue pair.
 pub(crate) struct Qp {
     pub(super) pd: u32,
-    pub(super) cqn: u32,
+    cqn: u32,
     state: QpState,
     peer: u32,
     receives: Option<Receives>,
+}
+
+impl Qp {
+    /// Whether it needs this completion queue.
+    pub(super) fn completes_to(&self, cqn: u32) -> bool {
+        self.receives.is_some() && self.cqn == cqn
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -59,14 +66,17 @@ impl Machine {
         if !self.objects.has_pd(context.pd()) {
             return Err(Syndrome::NoPd.into());
         }
-        self.cqs.get(context.cqn_rcv()).ok_or(Syndrome::NoCq)?;
         // A-QP-KIND: a reliable connection whose memory is a list of pages.
         if context.st() != QpServiceType::Rc || input.wq_umem_valid() {
             return Err(Syndrome::QueueContext.into());
         }
+        // What completes nothing needs no completion queue: the kernel's driver names none.
         let receives = match context.rq_type() {
             NO_RECEIVES => None,
-            _ => Some(receives(&context, input.pas())?),
+            _ => {
+                self.cqs.get(context.cqn_rcv()).ok_or(Syndrome::NoCq)?;
+                Some(receives(&context, input.pas())?)
+            }
         };
         let (pd, cqn) = (context.pd(), context.cqn_rcv());
         let qp = Qp { pd, cqn, state: QpState::Reset, peer: 0, receives };

@@ -96,3 +96,32 @@ impl Arena {
 fn unmapped(iova: u64, len: usize) -> impl FnOnce(io::Error) -> DmaError {
     move |_| DmaError::Unmapped { iova, len: len as u64 }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// M107: a device reaches nothing that the driver has not mapped for DMA.
+    #[test]
+    fn only_what_is_mapped_is_reached() {
+        let arena = Arena::new(4).unwrap();
+        let set = |page: u64, state: u32| {
+            arena.memory.write_all_at(&state.to_ne_bytes(), page * 4).unwrap();
+        };
+        let mut bytes = [0; 8];
+        assert!(arena.read(FIRST_IOVA, &mut bytes).is_err(), "nobody's");
+        set(0, 1);
+        assert!(arena.read(FIRST_IOVA, &mut bytes).is_err(), "allocated, and not mapped");
+        set(0, 1 + MAPPED);
+        arena.write(FIRST_IOVA + 4088, b"the last").unwrap();
+        arena.read(FIRST_IOVA + 4088, &mut bytes).unwrap();
+        assert_eq!(&bytes, b"the last");
+        assert!(arena.write(FIRST_IOVA + 4089, b"too late").is_err(), "into the next page");
+        set(1, 1 + 2 * MAPPED);
+        arena.write(FIRST_IOVA + 4089, b"in time.").unwrap();
+        set(3, 1 + MAPPED);
+        for iova in [0, FIRST_IOVA - 1, FIRST_IOVA + 4 * PAGE - 7, u64::MAX] {
+            assert!(arena.write(iova, b"anywhere").is_err(), "{iova:#x}");
+        }
+    }
+}

@@ -45,9 +45,14 @@ pub enum DriverError {
     /// It did what the kernel would not have survived.
     #[error("the driver broke a rule of the kernel: {0}")]
     Fatal(String),
-    /// It ended by itself: a sanitizer's finding, or a crash.
-    #[error("the driver's process ended in the middle; it said:\n{0}")]
-    Ended(String),
+    /// It ended by itself, or hung: a sanitizer's finding, or a crash.
+    #[error("the driver's process ended in the middle ({status}); it said:\n{said}")]
+    Ended {
+        /// How it ended.
+        status: String,
+        /// The beginning of what it wrote to its standard error.
+        said: String,
+    },
     /// It answered what has no place there.
     #[error("the driver's process sent a frame of kind {kind} where {due} is due")]
     Frame {

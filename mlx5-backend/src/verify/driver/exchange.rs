@@ -50,6 +50,8 @@ pub fn exchange(
     if destination.digest() != state {
         return Err(DriverError::Found("the state is another than the source's".to_owned()));
     }
+    source.finish()?;
+    destination.finish()?;
     Ok(stream)
 }
 
@@ -87,6 +89,14 @@ impl End {
         match self.apply(op, &mut [])?.map(<[u8]>::len) {
             Reply::Errno(errno) => Err(DriverError::Found(format!("{name} fails with {errno}"))),
             reply => Ok(reply),
+        }
+    }
+
+    /// Nothing is left, where that can be seen.
+    fn finish(self) -> Result<(), DriverError> {
+        match self {
+            Self::Linux(driver) => driver.finish(1),
+            Self::Ours(_) => Ok(()),
         }
     }
 

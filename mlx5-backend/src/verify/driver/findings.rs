@@ -4,8 +4,8 @@
 
 use vfio_fsm_core::{EndOfStream, Errno, Fd, Op, RawState, Reply, State};
 
-use super::{Arena, Built, DriverError, Failure, LinuxDriver, Options, Scripted};
-use crate::layout::{CommandStatus, Opcode, ResumeOpMod};
+use super::{Arena, Built, DriverError, Failure, LinuxDriver, Meanwhile, Options, Scripted};
+use crate::layout::{CommandStatus, Opcode, ResumeOpMod, SuspendOpMod};
 
 /// Pages of the driver under test: 256 MiB.
 const PAGES: u64 = 1 << 16;
@@ -57,6 +57,12 @@ pub const FINDINGS: &[Finding] = &[
         what: "when the step to STOP_COPY fails behind SUSPEND, the way back leaves the responder \
                suspended",
         show: responder_suspended,
+    },
+    Finding {
+        page: "mlx5-reset-within-set",
+        what: "a reset within a SET is followed by the rest of the SET's commands, and leaves the \
+               VHCA suspended in RUNNING",
+        show: suspended_after_reset,
     },
     Finding {
         page: "mlx5-record-size",
@@ -135,7 +141,7 @@ impl Seen {
         let name = op.to_string();
         match self.apply(op) {
             // Without the sanitizers it says nothing: it is a segmentation fault.
-            Err(DriverError::Ended(said))
+            Err(DriverError::Ended { said, .. })
                 if said.is_empty() || said.contains("null pointer of type") =>
             {
                 Ok(())
@@ -174,7 +180,7 @@ fn truncated_stream(built: &Built) -> Result<(), DriverError> {
     if commands.iter().filter(|(opcode, _)| *opcode == Opcode::ResumeVhca).count() != 2 {
         return Err(found("the VHCA was not resumed"));
     }
-    seen.driver.finish(1).map(drop)
+    seen.driver.finish(1)
 }
 
 /// In PRE_COPY, with a SAVE to come that fails.
@@ -202,7 +208,7 @@ fn leak_when_clean_up_fails(built: &Built) -> Result<(), DriverError> {
     match seen.driver.finish(1) {
         Err(DriverError::Found(left)) if left.contains("files: 1") => Ok(()),
         Err(other) => Err(other),
-        Ok(_) => Err(found("nothing is left")),
+        Ok(()) => Err(found("nothing is left")),
     }
 }
 
@@ -235,7 +241,21 @@ fn responder_suspended(built: &Built) -> Result<(), DriverError> {
     }
     seen.expect(Op::set(State::Running), Reply::Errno(Errno::ENODEV))?;
     seen.is_in(State::PreCopy)?;
-    seen.driver.finish(1).map(drop)
+    seen.driver.finish(1)
+}
+
+fn suspended_after_reset(built: &Built) -> Result<(), DriverError> {
+    let mut seen = Seen::start(built, Options::default())?;
+    // While the second command runs: the first has suspended the initiator.
+    seen.driver.meanwhile(Meanwhile::Command(1), Op::Reset);
+    seen.commands();
+    seen.set(State::Stop, None)?;
+    seen.is_in(State::Running)?;
+    let suspends = [SuspendOpMod::Initiator, SuspendOpMod::Responder].map(u16::from);
+    if seen.commands() != suspends.map(|op_mod| (Opcode::SuspendVhca, op_mod)) {
+        return Err(found("the VHCA was resumed"));
+    }
+    seen.driver.finish(1)
 }
 
 /// What the driver has allocated beyond what it had, for this beginning of a stream.

@@ -24,6 +24,7 @@
 mod arena;
 mod bench;
 mod build;
+mod checks;
 mod error;
 mod exchange;
 mod findings;
@@ -40,12 +41,14 @@ use std::io::{self, Read};
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::process::{Child, Command, Stdio};
+use std::time::Duration;
 
 use vfio_fsm_core::{Errno, Op};
 
 pub use arena::{Arena, FIRST_IOVA};
 pub use bench::{Bench, Software};
 pub use build::{Build, Built, needed};
+pub use checks::{CHECKS, Check, partings};
 pub use error::DriverError;
 pub use exchange::{Side, Way, exchange};
 pub use findings::{FINDINGS, Finding};
@@ -57,6 +60,9 @@ pub use sweep::{Outcome, Trouble, sweep};
 pub use wire::Stats;
 
 use self::wire::{Frame, Kind};
+
+/// How long the driver's process may take to say something. It waits for nobody but us.
+const PATIENCE: Duration = Duration::from_secs(120);
 
 /// What answers the driver's commands, and has the VF whose driver it is.
 pub trait Firmware {
@@ -102,7 +108,7 @@ pub struct Given {
     pub input: Vec<u8>,
     /// The answer's. Empty for what was not delivered.
     pub output: Vec<u8>,
-    /// Whether the driver waited for it.
+    /// Whether the driver went on without the answer.
     pub asynchronous: bool,
 }
 
@@ -157,6 +163,8 @@ pub struct LinuxDriver<F> {
 #[derive(Debug)]
 enum Happening {
     Op(Op<Vec<u8>>),
+    /// The driver is told of a reset.
+    ResetDone,
     ObjectChange(u32),
 }
 
@@ -179,6 +187,7 @@ impl Built {
     ) -> Result<LinuxDriver<F>, DriverError> {
         let start = || -> io::Result<_> {
             let (socket, theirs) = UnixStream::pair()?;
+            socket.set_read_timeout(Some(PATIENCE))?;
             let process = Command::new(&self.program)
                 .arg(arena.pages().to_string())
                 .stdin(OwnedFd::from(theirs))
@@ -301,10 +310,7 @@ impl<F: Firmware> LinuxDriver<F> {
     /// Closes the device and its data_fds up to `fds`, unbinds the driver and ends the process.
     ///
     /// Fails if anything is left in use, if a `WARN_ON` has fired, or with what a sanitizer says.
-    pub fn finish(mut self, fds: u32) -> Result<F, DriverError>
-    where
-        F: Clone,
-    {
+    pub fn finish(mut self, fds: u32) -> Result<(), DriverError> {
         if let Some(failure) = self.failure.take() {
             return Err(failure);
         }
@@ -325,10 +331,7 @@ impl<F: Firmware> LinuxDriver<F> {
         }
         Frame::new(wire::RESUME, 0, &[]).send(&mut self.socket).map_err(DriverError::Process)?;
         let status = self.process.wait().map_err(DriverError::Process)?;
-        if !status.success() {
-            return Err(self.ended());
-        }
-        Ok(self.firmware.clone())
+        if status.success() { Ok(()) } else { Err(self.ended()) }
     }
 
     fn must(&mut self, kind: Kind, a: i64) -> Result<(), DriverError> {
@@ -368,17 +371,17 @@ impl<F: Firmware> LinuxDriver<F> {
         frame.send(&mut self.socket).map_err(|_| self.ended())
     }
 
-    /// What a process that is gone has left on its standard error.
+    /// How a process has ended, and what it has left on its standard error.
     fn ended(&mut self) -> DriverError {
-        let mut said = String::new();
-        // It may hang and not be gone: then it has nothing to say.
+        // One that hangs is ended here; of one that is gone neither fails in a way that matters.
         let _ = self.process.kill();
+        let status = self.process.wait().map_or_else(|error| error.to_string(), |s| s.to_string());
+        let mut said = Vec::new();
         if let Some(stderr) = &mut self.process.stderr {
-            let mut bytes = Vec::new();
-            let _ = stderr.read_to_end(&mut bytes);
-            said = String::from_utf8_lossy(&bytes).into_owned();
+            let _ = stderr.read_to_end(&mut said);
         }
-        DriverError::Ended(build::first_lines(&said, 40))
+        let said = build::first_lines(&String::from_utf8_lossy(&said), 40);
+        DriverError::Ended { status, said }
     }
 
     fn command(&mut self, frame: Frame) -> Result<(), DriverError> {
@@ -464,6 +467,9 @@ impl<F: Firmware> LinuxDriver<F> {
     fn happens(&mut self, what: Happening) -> Result<(), DriverError> {
         let op = match what {
             Happening::Op(op) => op,
+            Happening::ResetDone => {
+                return self.call(&Frame::op(Kind::Reset, [0; 3], &[])).map(drop);
+            }
             Happening::ObjectChange(object) => {
                 let event = Frame::op(Kind::ObjectChange, [i64::from(object), 0, 0], &[]);
                 return self.call(&event).map(drop);

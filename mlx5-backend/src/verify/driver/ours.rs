@@ -53,19 +53,19 @@ impl<F> Clone for Direct<F> {
 }
 
 impl<F: Firmware + Send> Commands for Direct<F> {
-    type Ticket = Result<Vec<u8>, CommandError>;
+    type Ticket = Result<(Opcode, Vec<u8>), CommandError>;
 
     fn start(&self, input: &[u8], output_len: usize) -> Result<Self::Ticket, CommandError> {
         let mut inner = self.inner.lock();
         let mut output = vec![0; output_len];
         let delivered = inner.firmware.command(input, &mut output);
-        // Ours waits for every command but a SAVE; nobody who compares looks at it.
+        // What ours waits for shows in `finish`, and nobody who compares looks at it.
         let given = Given { input: input.to_owned(), output: output.clone(), asynchronous: false };
         let opcode = Opcode::from(given.opcode());
         inner.given.push(given);
         drop(inner);
         Ok(match delivered {
-            Ok(()) => Ok(output),
+            Ok(()) => Ok((opcode, output)),
             Err(_) => Err(CommandError::Delivery { opcode, status: DeliveryStatus::FirmwareErr }),
         })
     }
@@ -75,7 +75,7 @@ impl<F: Firmware + Send> Commands for Direct<F> {
     }
 
     fn finish(&self, ticket: Self::Ticket, output: &mut [u8]) -> Result<(), CommandError> {
-        let answer = ticket?;
+        let (opcode, answer) = ticket?;
         output.copy_from_slice(&answer);
         let status = CommandStatus::from(answer.first().copied().unwrap_or_default());
         if status == CommandStatus::Ok {
@@ -83,8 +83,6 @@ impl<F: Firmware + Send> Commands for Direct<F> {
         }
         let syndrome = answer.get(4..8).and_then(|bytes| bytes.try_into().ok());
         let syndrome = syndrome.map_or(0, u32::from_be_bytes);
-        // The opcode is in the log, and nothing is made of it here.
-        let opcode = Opcode::Other(0);
         Err(CommandError::Status { opcode, status, syndrome })
     }
 

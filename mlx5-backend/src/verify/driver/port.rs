@@ -7,7 +7,7 @@ use vfio_fsm_core::{
 };
 
 use super::wire::{ERESTARTSYS, Frame, Kind};
-use super::{Completion, DriverError, Firmware, LinuxDriver, Meanwhile};
+use super::{Completion, DriverError, Firmware, Happening, LinuxDriver, Meanwhile};
 
 /// `VFIO_DEVICE_FEATURE_*`.
 const GET: i64 = 1 << 16;
@@ -29,7 +29,8 @@ impl<F: Firmware> LinuxDriver<F> {
     /// Carries out one op, and ends the commands in flight that are to end behind it.
     ///
     /// data_fds are numbered as the alphabet numbers them. `Fault::ArcFails` is a matter of the
-    /// firmware, and answers `EOPNOTSUPP`.
+    /// firmware, and answers `EOPNOTSUPP`. `Fault::ResetInside` comes with the last command of the
+    /// SET; for others see [`meanwhile`](Self::meanwhile).
     pub fn try_apply<'b>(
         &mut self,
         op: Op<&[u8]>,
@@ -164,7 +165,9 @@ impl<F: Firmware> LinuxDriver<F> {
     ) -> Result<Result<Reply<&'b [u8]>, Errno>, DriverError> {
         match fault {
             Some(Fault::ArcFails { .. }) => return Ok(Err(Errno::EOPNOTSUPP)),
-            Some(Fault::ResetInside) => self.meanwhile(Meanwhile::Command(0), Op::Reset),
+            Some(Fault::ResetInside) => {
+                self.meanwhile.push((Meanwhile::Command(0), Happening::ResetDone));
+            }
             Some(Fault::FdTableFull) | None => {}
         }
         let mut data = to.0.to_ne_bytes().to_vec();
@@ -172,9 +175,13 @@ impl<F: Firmware> LinuxDriver<F> {
         let full = i64::from(fault == Some(Fault::FdTableFull));
         let reply =
             self.call(&Frame::op(Kind::Feature, [SET | MIG_DEVICE_STATE, full, 0], &data))?;
+        if fault == Some(Fault::ResetInside) {
+            // The driver acts on it when the last command is done, which is when it came.
+            self.firmware.reset();
+        }
         // A SET without a command had no moment for it.
-        for op in self.due(Meanwhile::Command(0)) {
-            self.happens(op)?;
+        for happening in self.due(Meanwhile::Command(0)) {
+            self.happens(happening)?;
         }
         if let Err(errno) = errno(reply.a) {
             return Ok(Err(errno));

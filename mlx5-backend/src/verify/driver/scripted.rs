@@ -221,3 +221,28 @@ impl Firmware for Scripted {
 
     fn touch(&mut self, _value: u8) {}
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// M107: a failure that is due comes once, at its command.
+    #[test]
+    fn a_failure_comes_once() {
+        let mut firmware = Scripted::new(false);
+        let says = |firmware: &mut Scripted, opcode: Opcode| {
+            let mut input = [0; 16];
+            input[..2].copy_from_slice(&u16::from(opcode).to_be_bytes());
+            let mut output = [0; 16];
+            firmware.command(&input, &mut output).map(|()| output[0])
+        };
+        firmware.fail_after(1, Failure::Delivery(Errno::EIO));
+        assert_eq!(says(&mut firmware, Opcode::AllocPd), Ok(0));
+        assert_eq!(says(&mut firmware, Opcode::AllocPd), Err(Errno::EIO));
+        assert_eq!(says(&mut firmware, Opcode::AllocPd), Ok(0));
+        firmware.fail_next(Opcode::DeallocPd, Failure::Status(CommandStatus::BadRes));
+        assert_eq!(says(&mut firmware, Opcode::AllocPd), Ok(0));
+        assert_eq!(says(&mut firmware, Opcode::DeallocPd), Ok(u8::from(CommandStatus::BadRes)));
+        assert_eq!(says(&mut firmware, Opcode::DeallocPd), Ok(0));
+    }
+}

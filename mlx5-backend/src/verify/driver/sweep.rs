@@ -99,10 +99,12 @@ impl Outcome {
     pub fn page(&self) -> Option<&'static str> {
         const NO_SESSION: &str = "null pointer of type 'struct mlx5_vf_migration_file'";
         match (self.trouble?, self.found.as_ref()?) {
-            (Trouble::Detach(_), DriverError::Ended(said)) if said.contains(NO_SESSION) => {
+            (Trouble::Detach(_), DriverError::Ended { said, .. }) if said.contains(NO_SESSION) => {
                 Some("mlx5-pf-reload")
             }
-            (Trouble::Command(..), DriverError::Ended(said)) if said.contains(NO_SESSION) => {
+            (Trouble::Command(..), DriverError::Ended { said, .. })
+                if said.contains(NO_SESSION) =>
+            {
                 Some("mlx5-clean-up-fails")
             }
             (Trouble::Command(..), DriverError::Found(left)) if left.contains("files: 1") => {
@@ -219,7 +221,7 @@ impl Sweep<'_> {
             run.step(step)?;
         }
         run.driver.pages_left(None)?;
-        run.driver.finish(run.fds).map(drop)
+        run.driver.finish(run.fds)
     }
 }
 

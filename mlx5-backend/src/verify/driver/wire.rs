@@ -144,3 +144,37 @@ impl Stats {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// M107: a frame arrives as it was sent, and one that cannot be ours is refused.
+    #[test]
+    fn frames_arrive() {
+        let (mut here, mut there) = UnixStream::pair().unwrap();
+        let frame = Frame::op(Kind::Complete, [7, -5, i64::MIN], b"payload");
+        frame.send(&mut here).unwrap();
+        assert_eq!(Frame::receive(&mut there).unwrap(), frame);
+
+        let mut header = [0; HEADER];
+        header[4..8].copy_from_slice(&u32::MAX.to_ne_bytes());
+        here.write_all(&header).unwrap();
+        assert!(Frame::receive(&mut there).is_err());
+    }
+
+    /// M107: both sides number the ops alike.
+    #[test]
+    fn the_numbers_are_those_of_the_header() {
+        let header = include_str!("../../../verify/driver/wire.h");
+        let ops = header.split("OP_PROBE = FRAME_OP").nth(1).unwrap();
+        let ops = ops.split("};").next().unwrap().matches("\tOP_").count();
+        assert_eq!(Kind::FailPages as usize - Kind::Probe as usize, ops);
+        for (name, number) in [("REPLY", REPLY), ("COMMAND", COMMAND), ("WAIT", WAIT)] {
+            assert!(header.contains(&format!("FRAME_{name} = {number}")), "{name}");
+        }
+        for (name, number) in [("ANSWER", ANSWER), ("RESUME", RESUME), ("OP", Kind::Probe as u32)] {
+            assert!(header.contains(&format!("FRAME_{name} = {number}")), "{name}");
+        }
+    }
+}

@@ -1,0 +1,117 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! Every trace as a test of its own, for cargo-nextest to run, retry, partition and archive:
+//!
+//! ```sh
+//! cargo nextest run --release -p vfio-conform --features cells --test cells --partition hash:1/4
+//! ```
+//!
+//! On the reference device, or on what `VFIO_CONFORM_TARGET` names (`kernel:DEVICE[,DEVICE]`), with
+//! the known deviations that `VFIO_CONFORM_DEVIATIONS` names. A trace that the target cannot run is
+//! reported as ignored, with the reason.
+
+use std::process::ExitCode;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use libtest_mimic::{Arguments, Failed, Trial};
+use vfio_conform::deviation::Deviations;
+use vfio_conform::replay::{Options, Replayer, Target, Verdict};
+use vfio_conform::suite::Suite;
+use vfio_conform::target::{KernelTarget, Reference};
+use vfio_conform::trace::Trace;
+use vfio_fsm_core::Features;
+
+/// The devices, one test at a time.
+struct Bench {
+    targets: Vec<Box<dyn Target + Send>>,
+    deviations: Option<Deviations>,
+}
+
+impl Bench {
+    fn open() -> Result<Self, Box<dyn std::error::Error>> {
+        let name = std::env::var("VFIO_CONFORM_TARGET").unwrap_or_else(|_| "reference".to_owned());
+        let targets: Vec<Box<dyn Target + Send>> = match name.split_once(':') {
+            None if name == "reference" => {
+                vec![Box::new(Reference::new()), Box::new(Reference::new())]
+            }
+            Some(("kernel", devices)) => {
+                let open = |device| Ok(Box::new(KernelTarget::open(device, None)?) as Box<_>);
+                devices.split(',').map(open).collect::<Result<_, Box<dyn std::error::Error>>>()?
+            }
+            _ => {
+                return Err(format!(
+                    "VFIO_CONFORM_TARGET={name}: expected reference or kernel:DEVICE[,DEVICE]"
+                )
+                .into());
+            }
+        };
+        let deviations = std::env::var("VFIO_CONFORM_DEVIATIONS").ok();
+        let deviations = deviations.map(|name| Deviations::named(&name)).transpose()?;
+        Ok(Self { targets, deviations })
+    }
+
+    fn run(&mut self, trace: &Trace) -> Result<(), Failed> {
+        let options = Options { dangerous: false, deviations: self.deviations.as_ref() };
+        let targets = self.targets.iter_mut().map(|target| &mut **target as &mut dyn Target);
+        match Replayer::new(targets.collect()).replay(trace, options).verdict {
+            Verdict::Pass | Verdict::Deviation { .. } => Ok(()),
+            Verdict::Fail(mismatch) => Err(mismatch.to_string().into()),
+            // Those that cannot be run were left out beforehand.
+            Verdict::NotApplicable { reason } => Err(reason.into()),
+        }
+    }
+
+    /// Why a trace cannot be run here.
+    fn obstacle(&self, trace: &Trace) -> Option<String> {
+        let first = self.targets.first()?;
+        if !first.offers(trace.header.features) {
+            return Some(format!("the target is no device with {}", trace.header.features));
+        }
+        if first.is_kernel() && trace.header.dangerous.is_some() {
+            return Some("it hangs or crashes some kernels".to_owned());
+        }
+        let lacks = |need: &vfio_conform::trace::Need| match need {
+            vfio_conform::trace::Need::SecondDevice => self.targets.len() < 2,
+            need => !first.can(*need),
+        };
+        trace.needs().find(lacks).map(|need| format!("the target lacks {need}"))
+    }
+}
+
+/// The suites and flags that a test named so may be of: a process for each test must not generate
+/// them all.
+fn wanted(arguments: &Arguments) -> impl Iterator<Item = (Suite, Features)> + use<> {
+    let exact = arguments.filter.clone().filter(|_| arguments.exact);
+    let is_wanted = move |suite: Suite, features: Features| {
+        let begins = format!("{suite}/{}/", features.slug());
+        exact.as_ref().is_none_or(|name| name.starts_with(&begins))
+    };
+    let all = Suite::ALL.iter().flat_map(|&suite| Features::SETS.map(|features| (suite, features)));
+    all.filter(move |&(suite, features)| is_wanted(suite, features))
+}
+
+fn main() -> ExitCode {
+    let arguments = Arguments::from_args();
+    let bench = match Bench::open() {
+        Ok(bench) => bench,
+        Err(error) => {
+            eprintln!("cells: {error}");
+            return ExitCode::from(2);
+        }
+    };
+    let traces: Vec<Trace> =
+        wanted(&arguments).flat_map(|(suite, features)| suite.generate(features)).collect();
+    let obstacles: Vec<_> = traces.iter().map(|trace| bench.obstacle(trace)).collect();
+    let bench = Arc::new(Mutex::new(bench));
+    let trial = |(trace, obstacle): (Trace, Option<String>)| {
+        let bench = Arc::clone(&bench);
+        let name = trace.header.name.clone();
+        let run = move || bench.lock().unwrap_or_else(PoisonError::into_inner).run(&trace);
+        let trial = Trial::test(name, run);
+        match obstacle {
+            Some(why) => trial.with_kind(why).with_ignored_flag(true),
+            None => trial,
+        }
+    };
+    let trials = traces.into_iter().zip(obstacles).map(trial).collect();
+    libtest_mimic::run(&arguments, trials).exit_code()
+}
