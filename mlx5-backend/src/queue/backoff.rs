@@ -3,8 +3,9 @@
 
 use std::time::{Duration, Instant};
 
-/// As long as most commands take: giving the processor away would cost more.
-const SPIN: Duration = Duration::from_micros(20);
+/// About what it costs to give the processor away. Not longer: the firmware may be a thread that waits
+/// for this very processor.
+const SPIN: Duration = Duration::from_micros(1);
 /// Then others may run in between.
 const YIELD: Duration = Duration::from_micros(200);
 const FIRST_SLEEP: Duration = Duration::from_micros(20);

@@ -25,6 +25,19 @@ pub enum VerifyError {
          linux-headers-*-common package (6.12 or later) there", .0.display()
     )]
     NoHeaders(PathBuf),
+    /// The directory does not have the packages of libmlx5.
+    #[error(
+        "no {missing} in {}: unpack the Debian packages {packages} there (apt-get download, \
+         dpkg-deb -x)", .place.display()
+    )]
+    NoPackages {
+        /// The directory.
+        place: PathBuf,
+        /// What is not there.
+        missing: String,
+        /// All packages that are needed.
+        packages: String,
+    },
     /// A file cannot be read or written.
     #[error("{}: {source}", .path.display())]
     File {
@@ -54,6 +67,9 @@ pub enum VerifyError {
         /// The end of what it wrote to its standard error.
         said: String,
     },
+    /// The system gives no memory, no thread or no socket, or one of them failed.
+    #[error("no memory, thread or socket for a firmware: {0}")]
+    System(#[source] io::Error),
     /// What the program said is not rows.
     #[error(transparent)]
     Rows(#[from] ParseError),
@@ -153,7 +169,7 @@ fn find(headers: &Path) -> Result<PathBuf, VerifyError> {
 }
 
 /// Runs a program to its end and returns what it wrote.
-fn run(mut command: Command) -> Result<String, VerifyError> {
+pub(super) fn run(mut command: Command) -> Result<String, VerifyError> {
     let program = command.get_program().to_string_lossy().into_owned();
     let output = command
         .output()

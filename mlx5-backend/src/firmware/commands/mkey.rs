@@ -17,6 +17,9 @@ pub(crate) struct Mkey {
     len: u64,
     /// `None`: addresses are the bus's own.
     pages: Option<PageList>,
+    /// Bytes of the first page before `start`: an address is at the same place in its page on both
+    /// sides.
+    lead: u64,
     local_read: bool,
     local_write: bool,
 }
@@ -35,7 +38,10 @@ impl Mkey {
         let left = self.len.checked_sub(offset)?;
         match &self.pages {
             None => Some((va, left)),
-            Some(pages) => pages.at(offset, wanted).map(|(iova, bytes)| (iova, bytes.min(left))),
+            Some(pages) => {
+                let (iova, bytes) = pages.at(self.lead.checked_add(offset)?, wanted)?;
+                Some((iova, bytes.min(left)))
+            }
         }
     }
 
@@ -62,6 +68,9 @@ impl Machine {
         }
         let list = input.klm_pas_mtt();
         let len = if context.length64() { u64::MAX } else { context.len() };
+        let shift = u32::from(context.log_page_size());
+        let in_page = 1_u64.checked_shl(shift).unwrap_or(0).wrapping_sub(1);
+        let lead = context.start_addr() & in_page;
         let pages = match context.access_mode() {
             _ if context.free() || input.mkey_umem_valid() => Err(Syndrome::MkeyContext),
             MkeyAccessMode::Pa => Ok(None),
@@ -72,7 +81,7 @@ impl Machine {
                 let list = list.ok_or(Syndrome::InputLength)?;
                 // A-MTT-ACCESS: the lowest bits of each may be its rights, and are not checked.
                 let plain = if input.pg_access() { without_rights(list) } else { list.to_vec() };
-                let pages = PageList::new(&plain, len, u32::from(context.log_page_size()));
+                let pages = PageList::new(&plain, len.saturating_add(lead), shift);
                 pages.map(Some).ok_or(Syndrome::MkeyContext)
             }
             _ => Err(Syndrome::MkeyContext),
@@ -83,6 +92,7 @@ impl Machine {
             start: context.start_addr(),
             len,
             pages,
+            lead,
             local_read: context.lr(),
             local_write: context.lw(),
         })
