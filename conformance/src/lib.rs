@@ -32,6 +32,8 @@ pub mod report;
 pub mod suite;
 pub mod target;
 pub mod trace;
+#[cfg(all(feature = "mlx5", feature = "lab"))]
+pub mod verify;
 
 /// The README's code is compiled and run.
 #[cfg(doctest)]

@@ -9,7 +9,9 @@ use std::process::Command;
 
 use clap::Args;
 use serde::Serialize;
-use vfio_conform::migrate::{self, CaseReport, Devices, Hang, Matrix, Peer, Progress, Seeds, Setup, Told};
+use vfio_conform::migrate::{
+    self, CaseReport, Devices, Hang, Matrix, Peer, Progress, Seeds, Setup, Told,
+};
 use vfio_fsm_core::Features;
 
 use super::Result;

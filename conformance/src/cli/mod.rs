@@ -12,6 +12,8 @@ mod graph;
 mod lab;
 mod learn;
 mod migrate;
+#[cfg(all(feature = "mlx5", feature = "lab"))]
+mod mlx5;
 mod output;
 mod race;
 mod replay;
@@ -70,6 +72,9 @@ enum Command {
     /// Boot a distribution's kernel in a virtual machine and run the suites on its sample driver.
     #[cfg(feature = "lab")]
     Lab(lab::Arguments),
+    /// Check the mlx5 backend against what others wrote.
+    #[cfg(all(feature = "mlx5", feature = "lab"))]
+    Mlx5(mlx5::Arguments),
 }
 
 /// What every command returns: whether all is good, or why it could not be found out.
@@ -115,6 +120,8 @@ fn execute(command: Option<Command>, output: &mut Output) -> Result {
         Some(Command::MigratePeer(arguments)) => migrate::serve(&arguments),
         #[cfg(feature = "lab")]
         Some(Command::Lab(arguments)) => lab::run(&arguments, output),
+        #[cfg(all(feature = "mlx5", feature = "lab"))]
+        Some(Command::Mlx5(arguments)) => mlx5::run(&arguments, output),
     }
 }
 
