@@ -3,9 +3,10 @@
 //!
 //! * [`suite`] generates [`trace`]s: ops, and what a device must answer.
 //! * [`replay`] runs them on a [`replay::Target`] and gives verdicts; [`target`] has the core's own
-//!   device and real device nodes, and any type of yours can be one.
+//!   device, the mlx5 backend and real device nodes, and any type of yours can be one.
 //! * [`deviation`] is what a driver is known to do differently.
 //! * [`migrate`] runs whole migrations between two devices, with a reset at every step.
+//! * `verify` holds the mlx5 backend against a kernel's headers, the shipping driver and libmlx5.
 //! * `lab` boots a distribution's kernel in a virtual machine and replays on its sample driver.
 //!
 //! ```

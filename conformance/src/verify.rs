@@ -180,7 +180,7 @@ pub fn run(
 }
 
 /// What a check needs of the distribution.
-struct Packages {
+pub(crate) struct Packages {
     /// The version that names the cache's entry.
     version: String,
     packages: Vec<Package>,

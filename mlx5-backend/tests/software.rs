@@ -29,7 +29,7 @@ fn a_firmware_that_is_not_as_its_device_says_is_seen() {
     assert_eq!(software.disagrees(State::Stop), Some(halted));
     assert_eq!(device.apply(Op::Reset, &mut []), Reply::Ok);
     device.apply(Op::set(State::Resuming), &mut []);
-    let busy = Fault::Status(CommandStatus::Busy);
+    let busy = Fault::Status(CommandStatus::ResBusy);
     software.firmware().inject(Trigger::AfterOf(Opcode::DeallocPd, 0), busy);
     assert_eq!(device.apply(Op::Reset, &mut []), Reply::Ok);
     let left = Disagreement::Left { state: State::Running, left: 1 };

@@ -298,7 +298,7 @@ mod tests {
     use super::*;
     use crate::migrate::case::{Case, Choice, When};
     use crate::migrate::matrix::Bench;
-    use crate::migrate::memory::InMemory;
+    use crate::migrate::memory::{InMemory, InMemoryDevice};
 
     fn bench() -> InMemory {
         InMemory::new(Features::ALL, None.into()).expect("it can be made")
@@ -410,8 +410,8 @@ mod tests {
     /// Where two values look alike, equality proves nothing, and that is noticed.
     #[test]
     fn a_device_that_does_not_keep_what_is_written_is_no_use() {
-        let device = || crate::target::MemoryDevice::new(Features::ALL, Default::default());
-        let mut images = Images::of(&mut device());
+        let device = crate::target::MemoryDevice::new(Features::ALL, Default::default());
+        let mut images = Images::of(&mut InMemoryDevice::Reference(device));
         assert!(images.tell_values_apart());
         let one = images.blank[&MARK].clone();
         images.known.insert(Content { touched: FIRST, reset: false }, one);
