@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! A whole device in software, and that a firmware which is not as its device says is seen.
+#![expect(clippy::unwrap_used, reason = "helpers of tests fail the test")]
 
 use vfio_fsm_core::{Features, Op, Reply, State};
 use vfio_fsm_mlx5::dma::DmaSpace;
