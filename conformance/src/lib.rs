@@ -3,10 +3,11 @@
 //!
 //! * [`suite`] generates [`trace`]s: ops, and what a device must answer.
 //! * [`replay`] runs them on a [`replay::Target`] and gives verdicts; [`target`] has the core's own
-//!   device and real device nodes, and any type of yours can be one.
+//!   device, the mlx5 backend and real device nodes, and any type of yours can be one.
 //! * [`deviation`] is what a driver is known to do differently.
 //! * [`migrate`] runs whole migrations between two devices, with a reset at every step.
 //! * [`observe`] holds recordings of real VMMs against the state machine, from both sides.
+//! * `verify` holds the mlx5 backend against a kernel's headers, the shipping driver and libmlx5.
 //! * `lab` boots a distribution's kernel in a virtual machine and replays on its sample driver.
 //!
 //! ```
@@ -36,6 +37,8 @@ pub mod report;
 pub mod suite;
 pub mod target;
 pub mod trace;
+#[cfg(all(feature = "mlx5", feature = "lab"))]
+pub mod verify;
 
 /// The README's code is compiled and run.
 #[cfg(doctest)]

@@ -91,7 +91,9 @@ fn counts(ran: &Ran) -> Value {
 #[test]
 fn without_arguments_it_does_the_main_job() {
     let ran = run([""; 0]).ends_with(0);
-    for text in ["model, level 1", "suites", "0 fail", "planted bugs", "all good"] {
+    for text in
+        ["model, level 1", "suites", "0 fail", "mlx5 with chunks", "planted bugs", "all good"]
+    {
         assert!(ran.out.contains(text), "{text:?} is not in: {}", ran.out);
     }
     assert!(!ran.out.contains("FAIL"), "{}", ran.out);
@@ -105,6 +107,52 @@ fn a_failing_verdict_is_1() {
     // Its beginning is on the screen and all of it in the JSON, and both say how much that is.
     assert!(ran.out.contains("failures more; --json has them all"), "{}", ran.out);
     run(["replay", "--target", "reference"]).ends_with(0);
+}
+
+/// M141: the main job runs the suites on mlx5, too; and complete suites, and the learner.
+#[cfg(feature = "mlx5")]
+#[test]
+fn mlx5_is_a_target_of_every_command() {
+    let ran = run(["complete", "run", "--target", "mlx5", "--extra", "1"]).ends_with(0);
+    assert!(ran.out.contains("0 fail") && ran.out.contains("8 + 1"), "{}", ran.out);
+    let ran = run(["learn", "--target", "mlx5:chunks"]).ends_with(0);
+    assert!(ran.out.contains("no difference"), "{}", ran.out);
+    let bug = "mlx5:chunks:reset-keeps-state";
+    let ran = run(["learn", "--target", bug]).ends_with(1);
+    assert!(ran.out.contains("differs"), "{}", ran.out);
+    let ran = run(["replay", "--target", bug, "--suite", "resets"]).ends_with(1);
+    assert!(ran.out.contains("mlx5 with chunks with reset-keeps-state"), "{}", ran.out);
+    run(["migrate", "--target", "mlx5", "--seed", "7"]).ends_with(0);
+    run(["replay", "--target", "mlx5:?"]).complains_of(&["no bug is named", "reset-keeps-state"]);
+    run(["replay", "--target", "mlx"]).complains_of(&["mlx5[:chunks][:BUG]"]);
+}
+
+/// M145: what a check against other people's code lacks is said, with what to do.
+#[cfg(all(feature = "mlx5", feature = "lab"))]
+#[test]
+fn what_mlx5_verify_lacks_is_2() {
+    let cache = directory();
+    let at = text(cache.path());
+    let verify = ["mlx5", "verify", "--cache", at];
+    let missing = ["--compiler", "no-such-compiler"];
+    run(verify.iter().chain(&missing)).complains_of(&["no-such-compiler", "apt-get install"]);
+    run(["mlx5", "verify", "--cache", "relative/place"]).complains_of(&["--cache"]);
+    // A mirror that cannot be reached, and lists that hold nothing.
+    let tools = directory();
+    for tool in ["apt-get", "apt-cache"] {
+        let path = file(&tools, tool, "#!/bin/sh\necho no route to the mirror >&2\nexit 100\n");
+        let mut rights = fs::metadata(&path).expect("it is there").permissions();
+        std::os::unix::fs::PermissionsExt::set_mode(&mut rights, 0o755);
+        fs::set_permissions(&path, rights).expect("it is ours");
+    }
+    let path = std::env::var("PATH").expect("there is one");
+    let path = format!("{}:{path}", text(tools.path()));
+    let mut command = assert_cmd::cargo::cargo_bin_cmd!("vfio-conform");
+    let output = command.args(verify).env("PATH", path).timeout(PATIENCE).output();
+    let output = output.expect("it can be run");
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(2), "{said}");
+    assert!(said.contains("check the network") && said.contains("no route"), "{said}");
 }
 
 #[test]

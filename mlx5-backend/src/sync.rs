@@ -6,16 +6,14 @@
 //! Everything else that is tested with these modules therefore stands in `tests/`.
 
 #[cfg(not(test))]
-pub(crate) use parking_lot::{Mutex, MutexGuard};
+pub(crate) use parking_lot::{Condvar, Mutex, MutexGuard};
 
 #[cfg(test)]
-pub(crate) use explored::{Mutex, MutexGuard};
+pub(crate) use explored::{Condvar, Mutex, MutexGuard};
 
 #[cfg(test)]
 mod explored {
     use std::ops::{Deref, DerefMut};
-
-    use loom::sync::Condvar;
 
     /// parking_lot's interface over loom's.
     ///
@@ -23,7 +21,7 @@ mod explored {
     /// one thing that a reset is about would never be seen.
     pub(crate) struct Mutex<T> {
         taken: loom::sync::Mutex<bool>,
-        free: Condvar,
+        free: loom::sync::Condvar,
         /// Never waited for: `taken` comes first.
         value: std::sync::Mutex<T>,
     }
@@ -35,7 +33,7 @@ mod explored {
 
     impl<T> Mutex<T> {
         pub(crate) fn new(value: T) -> Self {
-            let (taken, free) = (loom::sync::Mutex::new(false), Condvar::new());
+            let (taken, free) = (loom::sync::Mutex::new(false), loom::sync::Condvar::new());
             Self { taken, free, value: std::sync::Mutex::new(value) }
         }
 
@@ -54,8 +52,36 @@ mod explored {
         }
 
         fn guard(&self) -> MutexGuard<'_, T> {
-            let value = self.value.try_lock().unwrap_or_else(|_| panic!("two have the lock"));
-            MutexGuard { value: Some(value), mutex: self }
+            MutexGuard { value: Some(self.value()), mutex: self }
+        }
+
+        fn value(&self) -> std::sync::MutexGuard<'_, T> {
+            self.value.try_lock().unwrap_or_else(|_| panic!("two have the lock"))
+        }
+    }
+
+    /// parking_lot's interface over loom's.
+    #[derive(Default)]
+    pub(crate) struct Condvar(loom::sync::Condvar);
+
+    impl Condvar {
+        pub(crate) fn wait<T>(&self, guard: &mut MutexGuard<'_, T>) {
+            let mutex = guard.mutex;
+            guard.value = None;
+            let mut taken = mutex.taken.lock().unwrap();
+            *taken = false;
+            mutex.free.notify_one();
+            taken = self.0.wait(taken).unwrap();
+            while *taken {
+                taken = mutex.free.wait(taken).unwrap();
+            }
+            *taken = true;
+            drop(taken);
+            guard.value = Some(mutex.value());
+        }
+
+        pub(crate) fn notify_all(&self) {
+            self.0.notify_all();
         }
     }
 

@@ -228,5 +228,5 @@ fn a_reset_between_any_two_commands_is_survived_or_said() {
             }
         }
     }
-    assert_eq!((said, survived), (44, 52));
+    assert_eq!((said, survived), (32, 64));
 }

@@ -9,9 +9,10 @@ use std::process::Command;
 
 use clap::Args;
 use serde::Serialize;
-use vfio_conform::migrate::{self, CaseReport, Hang, Matrix, Peer, Progress, Seeds, Setup, Told};
+use vfio_conform::migrate::{
+    self, CaseReport, Devices, Hang, Matrix, Peer, Progress, Seeds, Setup, Told,
+};
 use vfio_fsm_core::Features;
-use vfio_fsm_core::device::Bug;
 
 use super::Result;
 use super::events::Events;
@@ -23,11 +24,11 @@ const SEEDS: u64 = 10_000;
 
 #[derive(Debug, Args)]
 pub(crate) struct Arguments {
-    /// The devices: `reference`, `reference:BUG` (a planted bug), or `kernel:SOURCE,DESTINATION`,
+    /// The devices: `reference`, `mlx5`, either with a planted bug, or `kernel:SOURCE,DESTINATION`,
     /// each as `replay` has it.
     #[arg(long, default_value = "reference")]
     target: TargetName,
-    /// So many migrations more with everything going wrong at random, on the reference device.
+    /// So many migrations more with everything going wrong at random, not on a kernel.
     /// [default: 10000]
     #[arg(long, value_name = "N")]
     seeds: Option<u64>,
@@ -64,30 +65,33 @@ impl fmt::Display for Migrations {
 }
 
 pub(crate) fn run(arguments: &Arguments, output: &mut Output) -> Result {
-    match (&arguments.target, arguments.seed) {
-        (TargetName::Reference(bug), Some(seed)) => {
-            let told = Told::run(seed, *bug)?;
+    let devices = match &arguments.target {
+        TargetName::Reference(bug) => Devices::Reference(*bug),
+        #[cfg(feature = "mlx5")]
+        TargetName::Mlx5(options) => Devices::Mlx5(*options),
+        TargetName::Kernel(_) if arguments.seed.or(arguments.seeds).is_some() => {
+            return Err("--seeds and --seed are for devices in memory".into());
+        }
+        TargetName::Kernel(devices) => return on_kernel(arguments, devices, output),
+    };
+    match arguments.seed {
+        Some(seed) => {
+            let told = Told::run(seed, devices)?;
             output.say("migrate", &told)?;
             Ok(told.outcome.is_some())
         }
-        (TargetName::Reference(bug), None) => in_memory(arguments, *bug, output),
-        #[cfg(feature = "mlx5")]
-        (TargetName::Mlx5(_), _) => todo!(),
-        (TargetName::Kernel(_), _) if arguments.seed.or(arguments.seeds).is_some() => {
-            Err("--seeds and --seed are for the reference device".into())
-        }
-        (TargetName::Kernel(devices), _) => on_kernel(arguments, devices, output),
+        None => in_memory(arguments, devices, output),
     }
 }
 
-fn in_memory(arguments: &Arguments, bug: Option<Bug>, output: &mut Output) -> Result {
+fn in_memory(arguments: &Arguments, devices: Devices, output: &mut Output) -> Result {
     let mut listener = Listener::new(arguments.events);
     let from = arguments.from;
     let matrix =
-        migrate::in_memory(Features::ALL, bug, from, &mut |progress| listener.on(&progress))?;
+        migrate::in_memory(Features::ALL, devices, from, &mut |progress| listener.on(&progress))?;
     listener.heard?;
     check(&matrix, from)?;
-    let seeds = Seeds::run(0..arguments.seeds.unwrap_or(SEEDS), bug)?;
+    let seeds = Seeds::run(0..arguments.seeds.unwrap_or(SEEDS), devices)?;
     let good = matrix.is_good(from) && (seeds.is_good() || arguments.seeds == Some(0));
     if !arguments.events {
         output.say("migrate", &Migrations { matrix, at_random: Some(seeds) })?;

@@ -19,6 +19,8 @@ mod learn;
 #[cfg(feature = "check")]
 mod matrix;
 mod migrate;
+#[cfg(all(feature = "mlx5", feature = "lab"))]
+mod mlx5;
 mod observe;
 mod output;
 mod race;
@@ -91,6 +93,9 @@ enum Command {
     /// Boot a distribution's kernel in a virtual machine and run the suites on its sample driver.
     #[cfg(feature = "lab")]
     Lab(lab::Arguments),
+    /// Check the mlx5 backend against what others wrote.
+    #[cfg(all(feature = "mlx5", feature = "lab"))]
+    Mlx5(mlx5::Arguments),
 }
 
 /// What every command returns: whether all is good, or why it could not be found out.
@@ -161,6 +166,8 @@ fn execute(command: Option<Command>, output: &mut Output) -> Result<Verdict> {
         Some(Command::Watch(arguments)) => observe::watch(&arguments, output),
         #[cfg(feature = "lab")]
         Some(Command::Lab(arguments)) => lab::run(&arguments, output),
+        #[cfg(all(feature = "mlx5", feature = "lab"))]
+        Some(Command::Mlx5(arguments)) => mlx5::run(&arguments, output),
     };
     good.map(Verdict::from)
 }

@@ -13,9 +13,9 @@ use clap::Args;
 use vfio_conform::deviation::Deviations;
 use vfio_conform::replay::{Options, Replayer, Target};
 use vfio_conform::report::Report;
+use vfio_conform::target::{KernelTarget, Reference};
 #[cfg(feature = "mlx5")]
 use vfio_conform::target::{Mlx5Options, Mlx5Target};
-use vfio_conform::target::{KernelTarget, Reference};
 use vfio_conform::trace::{self, Trace};
 use vfio_fsm_core::device::Bug;
 
@@ -163,7 +163,7 @@ impl TargetName {
         }
     }
 
-    fn describe(&self) -> String {
+    pub(super) fn describe(&self) -> String {
         match self {
             Self::Reference(None) => "reference".to_owned(),
             Self::Reference(Some(bug)) => format!("reference with {}", bug.slug()),

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! `vfio-conform run`: the main job. Check the model, generate the suites, replay them on the
-//! reference device, and on every bug that can be planted in it.
+//! reference device, on the mlx5 backend, and on every bug that can be planted.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -8,9 +8,11 @@ use std::time::Instant;
 
 use indicatif::HumanCount;
 use serde::Serialize;
-use vfio_conform::replay::{Options, Replayer, Verdict};
+use vfio_conform::replay::{Options, Replayer, Target, Verdict};
 use vfio_conform::report::Report;
 use vfio_conform::suite::Suite;
+#[cfg(feature = "mlx5")]
+use vfio_conform::target::Mlx5Options;
 use vfio_conform::target::Reference;
 use vfio_conform::trace::Trace;
 use vfio_fsm_core::device::Bug;
@@ -19,6 +21,7 @@ use vfio_fsm_model::How;
 use super::Result;
 use super::check::Findings;
 use super::output::{self, Output};
+use super::replay::TargetName;
 use super::watched::Watched;
 
 /// How large the suites are.
@@ -69,26 +72,47 @@ pub(crate) fn run(output: &mut Output) -> Result {
     output.say("suites", &Sizes(suites.iter().map(size).collect()))?;
 
     let traces: Vec<_> = suites.into_iter().flat_map(|(_, traces)| traces).collect();
-    let report = replay(&traces);
+    let report = replay(&TargetName::Reference(None), &traces)?;
     output.say("replay", &report)?;
+    #[cfg(feature = "mlx5")]
+    let good_mlx5 = on_mlx5(&traces, output)?;
+    #[cfg(not(feature = "mlx5"))]
+    let good_mlx5 = true;
     let sharpness = sharpness(&traces);
     output.say("planted_bugs", &sharpness)?;
 
-    let good = findings.is_good() && report.is_good() && sharpness.0.values().all(Option::is_some);
+    let good = findings.is_good()
+        && report.is_good()
+        && good_mlx5
+        && sharpness.0.values().all(Option::is_some);
     output.line(if good { "all good" } else { "NOT good: see FAIL above" })?;
     Ok(good)
 }
 
-fn replay(traces: &[Trace]) -> Report {
-    let (mut source, mut destination) = (Reference::new(), Reference::new());
-    let mut replayer = Replayer::new(vec![&mut source, &mut destination]);
-    let mut report = Report::new("reference");
+fn replay(name: &TargetName, traces: &[Trace]) -> Result<Report> {
+    let mut targets = name.open(None)?;
+    let targets = targets.iter_mut().map(|target| &mut **target as &mut dyn Target).collect();
+    let mut replayer = Replayer::new(targets);
+    let mut report = Report::new(name.describe());
     let started = Instant::now();
     for trace in traces {
         report.record(&trace.header.name, replayer.replay(trace, Options::default()));
     }
     report.finish(started.elapsed(), None, true);
-    report
+    Ok(report)
+}
+
+/// With whole images and with chunks.
+#[cfg(feature = "mlx5")]
+fn on_mlx5(traces: &[Trace], output: &mut Output) -> Result {
+    let mut good = true;
+    for (key, chunks) in [("replay_mlx5", false), ("replay_mlx5_chunks", true)] {
+        let options = Mlx5Options { chunks, ..Mlx5Options::default() };
+        let report = replay(&TargetName::Mlx5(options), traces)?;
+        output.say(key, &report)?;
+        good &= report.is_good();
+    }
+    Ok(good)
 }
 
 /// The suites alone: the model's own runs against the bugs would catch them of course.

@@ -10,12 +10,19 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{FlockOperation, flock};
 
 use super::error::{Error, file};
+use super::packages::compare_versions;
 
 /// Marks directories under construction; swept when the next lab starts.
 const PARTIAL: &str = "partial-";
 
+/// The name of an entry for what has this version.
+pub(crate) fn entry_name(prefix: &str, version: &str) -> String {
+    let safe = |c: char| if c.is_ascii_alphanumeric() || "+.-".contains(c) { c } else { '_' };
+    format!("{prefix}{}", version.chars().map(safe).collect::<String>())
+}
+
 /// An open, locked cache directory.
-pub(super) struct Cache {
+pub(crate) struct Cache {
     root: PathBuf,
     /// Held for as long as the cache is open; the system drops it with the process.
     _lock: File,
@@ -23,7 +30,7 @@ pub(super) struct Cache {
 
 impl Cache {
     /// Opens (or makes) the cache and locks it against other labs.
-    pub(super) fn open(root: &Path) -> Result<Self, Error> {
+    pub(crate) fn open(root: &Path) -> Result<Self, Error> {
         check_path(root)?;
         fs::create_dir_all(root).map_err(file("create the cache", root))?;
         let lock_path = root.join("lock");
@@ -41,18 +48,18 @@ impl Cache {
     }
 
     /// A directory of the cache that its user keeps in order by itself (cargo's, apt's).
-    pub(super) fn dir(&self, name: &str) -> PathBuf {
+    pub(crate) fn dir(&self, name: &str) -> PathBuf {
         self.root.join(name)
     }
 
     /// The entry of this name, if it is finished.
-    pub(super) fn get(&self, name: &str) -> Option<PathBuf> {
+    pub(crate) fn get(&self, name: &str) -> Option<PathBuf> {
         let path = self.root.join(name);
         path.is_dir().then_some(path)
     }
 
     /// Names of the finished entries that begin with `prefix`.
-    pub(super) fn names(&self, prefix: &str) -> Vec<String> {
+    pub(crate) fn names(&self, prefix: &str) -> Vec<String> {
         let entries = fs::read_dir(&self.root).into_iter().flatten().flatten();
         entries
             .filter_map(|entry| entry.file_name().into_string().ok())
@@ -60,8 +67,14 @@ impl Cache {
             .collect()
     }
 
+    /// Of the finished entries that begin with `prefix`, followed by a version, the newest.
+    pub(crate) fn newest(&self, prefix: &str) -> Option<PathBuf> {
+        let names = self.names(prefix);
+        self.get(names.iter().max_by(|a, b| compare_versions(a, b))?)
+    }
+
     /// Builds an entry with `make`, which fills the directory it is given.
-    pub(super) fn put(
+    pub(crate) fn put(
         &self,
         name: &str,
         make: impl FnOnce(&Path) -> Result<(), Error>,
@@ -75,7 +88,7 @@ impl Cache {
     }
 
     /// An empty directory for work in between, gone when dropped.
-    pub(super) fn scratch(&self, name: &str) -> Result<Scratch, Error> {
+    pub(crate) fn scratch(&self, name: &str) -> Result<Scratch, Error> {
         // The process id keeps apart from what a killed lab's last child may still write.
         let path = self.root.join(format!("{PARTIAL}{}-{name}", std::process::id()));
         fs::create_dir(&path).map_err(file("create", &path))?;
@@ -90,10 +103,10 @@ impl Cache {
 }
 
 /// A directory that goes when its user is done with it.
-pub(super) struct Scratch(PathBuf);
+pub(crate) struct Scratch(PathBuf);
 
 impl Scratch {
-    pub(super) fn path(&self) -> &Path {
+    pub(crate) fn path(&self) -> &Path {
         &self.0
     }
 }

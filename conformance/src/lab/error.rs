@@ -91,6 +91,18 @@ pub enum Error {
         seen: String,
     },
 
+    /// A package is in no list.
+    #[error(
+        "asked the package lists for {asked}, saw {seen}: {}",
+        "use a Debian (12 or later) whose apt sources include main and the security suite"
+    )]
+    NoPackage {
+        /// What was looked for.
+        asked: String,
+        /// What the lists hold instead.
+        seen: String,
+    },
+
     /// The package lists could not be brought up to date.
     #[error(
         "`apt-get update` into the lab's own lists failed {attempts} times; check the network and \
@@ -221,8 +233,15 @@ pub enum Error {
     Cancelled,
 }
 
+impl Error {
+    /// Whether other lists might hold what was asked for.
+    pub(crate) const fn is_about_lists(&self) -> bool {
+        matches!(self, Self::NoKernel { .. } | Self::NoPackage { .. })
+    }
+}
+
 /// Adds what was being done, and to which file, to an I/O error.
-pub(super) fn file(what: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Error {
+pub(crate) fn file(what: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Error {
     let path = path.to_owned();
     move |source| Error::File { what, path, source }
 }

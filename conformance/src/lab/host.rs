@@ -22,7 +22,7 @@ pub struct MissingTool {
 }
 
 /// Everything the lab calls, and where Debian keeps it.
-pub(super) const TOOLS: &[(&str, &str)] = &[
+pub(crate) const TOOLS: &[(&str, &str)] = &[
     ("apt-get", "apt"),
     ("apt-cache", "apt"),
     ("dpkg-deb", "dpkg"),
@@ -35,7 +35,7 @@ pub(super) const TOOLS: &[(&str, &str)] = &[
 ];
 
 /// Says which of `tools` (program, package) are missing, or nothing.
-pub(super) fn check<'t>(tools: impl IntoIterator<Item = (&'t str, &'t str)>) -> Result<(), Error> {
+pub(crate) fn check<'t>(tools: impl IntoIterator<Item = (&'t str, &'t str)>) -> Result<(), Error> {
     let missing: Vec<MissingTool> = tools
         .into_iter()
         .filter(|(program, _)| find(program).is_none())
@@ -45,7 +45,7 @@ pub(super) fn check<'t>(tools: impl IntoIterator<Item = (&'t str, &'t str)>) -> 
 }
 
 /// The message of [`Error::Tools`]: all that is missing, and one command that brings it.
-pub(super) fn list_missing(missing: &[MissingTool]) -> String {
+pub(crate) fn list_missing(missing: &[MissingTool]) -> String {
     let programs: Vec<&str> = missing.iter().map(|tool| tool.program.as_str()).collect();
     let mut packages: Vec<&str> = missing.iter().map(|tool| tool.package.as_str()).collect();
     packages.sort_unstable();
@@ -75,29 +75,29 @@ fn is_program(file: &Path) -> bool {
 /// `Drop` does not run in a process that gets SIGKILL, and asking for a parent-death signal
 /// between fork and exec would be unsafe code, so `setpriv` (which becomes the program) asks.
 /// A process group of its own keeps the terminal's Ctrl-C away: we decide what stops when.
-pub(super) fn command(program: &str) -> Command {
+pub(crate) fn command(program: &str) -> Command {
     let mut command = Command::new("setpriv");
     command.args(["--pdeathsig", "KILL", "--", program]).stdin(Stdio::null()).process_group(0);
     command
 }
 
 /// What a program said and how it ended.
-pub(super) struct Said {
-    pub(super) status: ExitStatus,
-    pub(super) stdout: String,
+pub(crate) struct Said {
+    pub(crate) status: ExitStatus,
+    pub(crate) stdout: String,
     stderr: String,
 }
 
 impl Said {
     /// The last lines of both outputs, for an error message.
-    pub(super) fn tail(&self) -> String {
+    pub(crate) fn tail(&self) -> String {
         let lines: Vec<&str> = self.stdout.lines().chain(self.stderr.lines()).collect();
         lines[lines.len().saturating_sub(30)..].join("\n")
     }
 }
 
 /// Runs a program to its end and keeps what it says; stops it when `cancel` is set.
-pub(super) fn run(mut command: Command, cancel: &AtomicBool) -> Result<Said, Error> {
+pub(crate) fn run(mut command: Command, cancel: &AtomicBool) -> Result<Said, Error> {
     let program = named(&command);
     let start = |source| Error::Start { program: program.clone(), source };
     let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().map_err(start)?;
@@ -117,7 +117,7 @@ pub(super) fn run(mut command: Command, cancel: &AtomicBool) -> Result<Said, Err
 }
 
 /// Runs a program whose output is a file (a decompressor); true when it succeeded.
-pub(super) fn run_into(
+pub(crate) fn run_into(
     mut command: Command,
     output: File,
     cancel: &AtomicBool,

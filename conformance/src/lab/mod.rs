@@ -10,13 +10,13 @@
 //!
 //! Nothing here needs root, prints anything, or writes outside the cache directory.
 
-mod cache;
+pub(crate) mod cache;
 mod console;
-mod error;
-mod host;
+pub(crate) mod error;
+pub(crate) mod host;
 mod initramfs;
 mod module;
-mod packages;
+pub(crate) mod packages;
 mod replayer;
 mod vm;
 mod watch;
@@ -32,7 +32,7 @@ use cache::Cache;
 use error::file;
 use initramfs::Contents;
 use module::Kernel;
-use packages::{Apt, Selection};
+use packages::{Apt, MigratableKernel, Selection};
 use vm::{Hardware, Line, Vm};
 use watch::{End, Limits, Watch};
 
@@ -314,9 +314,10 @@ impl Lab<'_> {
     /// A kernel with its driver: from the cache if the newest one is there, else made.
     fn kernel(&mut self, cache: &Cache) -> Result<Kernel, Error> {
         let pin = self.options.kernel.as_deref();
+        let wanted = MigratableKernel { pin };
         let mut apt = Apt::new(cache.dir("apt"), self.cancel);
-        let chosen = self.stage("choose", "choosing a kernel", |_| apt.select(pin));
-        let mut selection = match (chosen, newest_cached(cache)) {
+        let chosen = self.stage("choose", "choosing a kernel", |_| apt.select(&wanted));
+        let mut selection = match (chosen, cache.newest(module::ENTRY)) {
             (Ok(selection), _) => selection,
             // Without lists, say without a network, any kernel will do that we have.
             (Err(Error::NoKernel { .. } | Error::Lists { .. }), Some(entry)) if pin.is_none() => {
@@ -331,7 +332,7 @@ impl Lab<'_> {
         let downloads = cache.dir("downloads");
         let about = format!("downloading Linux {} (about 280 MB)", selection.version);
         let debs =
-            self.stage("download", &about, |_| apt.download(&mut selection, pin, &downloads))?;
+            self.stage("download", &about, |_| apt.download(&mut selection, &wanted, &downloads))?;
         let name = module::entry_name(&selection.version);
         // Had the lists been out of date, what they should have said may be here already.
         let entry = match cache.get(&name) {
@@ -358,13 +359,6 @@ impl Lab<'_> {
             cache.put(name, |entry| module::prepare(selection, debs, scratch.path(), entry, cancel))
         })
     }
-}
-
-/// The newest finished kernel of the cache.
-fn newest_cached(cache: &Cache) -> Option<PathBuf> {
-    let names = cache.names(module::ENTRY);
-    let newest = names.iter().max_by(|a, b| packages::compare_versions(a, b))?;
-    cache.get(newest)
 }
 
 /// A series of boots that takes every trace once.

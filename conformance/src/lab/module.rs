@@ -8,6 +8,7 @@ use std::sync::atomic::AtomicBool;
 
 use object::{Object, ObjectSection};
 
+use super::cache;
 use super::error::{Error, file};
 use super::host;
 use super::packages::{self, Selection};
@@ -52,8 +53,7 @@ impl Kernel {
 
 /// The name of a selection's cache entry; the number changes with what an entry holds.
 pub(super) fn entry_name(version: &str) -> String {
-    let safe = |c: char| if c.is_ascii_alphanumeric() || "+.-".contains(c) { c } else { '_' };
-    format!("{ENTRY}{}", version.chars().map(safe).collect::<String>())
+    cache::entry_name(ENTRY, version)
 }
 
 /// How the names of all such entries begin.
@@ -75,7 +75,8 @@ pub(super) fn prepare(
     let busybox = ["bin/busybox", "usr/bin/busybox"].map(|name| scratch.join(name));
     let busybox = busybox.iter().find(|path| path.exists()).unwrap_or(&busybox[0]);
     take(busybox, &entry.join(BUSYBOX), &selection.busybox.name)?;
-    let driver = packages::source_file(scratch, &selection.source, DRIVER_SOURCE, cancel)?;
+    let source = packages::source_files(scratch, &selection.source, &[DRIVER_SOURCE], cancel)?;
+    let driver = source.join(DRIVER_SOURCE);
     let built = build(selection, scratch, &driver, cancel)?;
     let order = collect_modules(selection, scratch, &built, entry, cancel)?;
     write(&entry.join(LOAD_ORDER), &order.join("\n"))?;

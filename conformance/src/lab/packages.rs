@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! Which Debian packages the lab needs, and getting at what is in them without root.
+//! Which Debian packages are needed, and getting at what is in them without root.
 //!
 //! Versions are found at run time: old ones vanish from the mirrors within weeks. All four
 //! parts of a kernel (image, headers, build tools, source) must be of one version, or the
@@ -27,15 +27,62 @@ const LISTS_AGE: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// A package at a version.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Package {
-    pub(super) name: String,
-    pub(super) version: String,
+pub(crate) struct Package {
+    pub(crate) name: String,
+    pub(crate) version: String,
 }
 
 impl Package {
     /// As apt's command line names it.
-    fn exact(&self) -> String {
+    pub(crate) fn exact(&self) -> String {
         format!("{}={}", self.name, self.version)
+    }
+}
+
+/// What is looked for in the package lists.
+pub(crate) trait Wanted {
+    /// What was found.
+    type Selection;
+
+    /// Whether a package whose name begins with `linux-` has to be looked at.
+    fn looks_at(&self, name: &str) -> bool;
+
+    /// The names of the others.
+    fn others(&self) -> &[&str];
+
+    /// Chooses, by what the lists say of all of them.
+    fn choose(&self, stanzas: &[Stanza]) -> Result<Self::Selection, Error>;
+
+    /// The packages of a choice.
+    fn packages(selection: &Self::Selection) -> Vec<&Package>;
+}
+
+/// A kernel with a sample driver that can be migrated, and a busybox to run on it.
+pub(super) struct MigratableKernel<'p> {
+    /// A version or release, if it is to be that one.
+    pub(super) pin: Option<&'p str>,
+}
+
+impl Wanted for MigratableKernel<'_> {
+    type Selection = Selection;
+
+    fn looks_at(&self, name: &str) -> bool {
+        let parts = ["linux-image-", "linux-headers-", "linux-kbuild-", "linux-source-"];
+        parts.iter().any(|part| {
+            name.strip_prefix(part).is_some_and(|v| v.starts_with(|c: char| c.is_ascii_digit()))
+        })
+    }
+
+    fn others(&self) -> &[&str] {
+        &["busybox-static"]
+    }
+
+    fn choose(&self, stanzas: &[Stanza]) -> Result<Selection, Error> {
+        select(stanzas, self.pin)
+    }
+
+    fn packages(selection: &Selection) -> Vec<&Package> {
+        selection.packages()
     }
 }
 
@@ -63,9 +110,9 @@ impl Selection {
 
 /// One paragraph of `apt-cache show`, as far as we read it.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-struct Stanza {
-    package: String,
-    version: String,
+pub(crate) struct Stanza {
+    pub(crate) package: String,
+    pub(crate) version: String,
     depends: String,
 }
 
@@ -88,17 +135,19 @@ fn stanza(text: &str) -> Stanza {
 }
 
 /// The newest kernel of which everything is there; `pin` asks for a version or release.
-fn select(show: &str, pin: Option<&str>) -> Result<Selection, Error> {
-    let stanzas = parse(show);
-    let busybox = stanzas
-        .iter()
-        .filter(|stanza| stanza.package == "busybox-static")
-        .max_by(|a, b| compare_versions(&a.version, &b.version));
-    let kernels = stanzas.iter().filter_map(|image| kernel(image, &stanzas, busybox?));
+fn select(stanzas: &[Stanza], pin: Option<&str>) -> Result<Selection, Error> {
+    let busybox = newest(stanzas, |name| name == "busybox-static");
+    let kernels = stanzas.iter().filter_map(|image| kernel(image, stanzas, busybox?));
     kernels
         .filter(|found| pin.is_none_or(|pin| pin == found.version || pin == found.release))
         .max_by(|a, b| compare_versions(&a.version, &b.version))
-        .ok_or_else(|| no_kernel(&stanzas, pin, busybox.is_some()))
+        .ok_or_else(|| no_kernel(stanzas, pin, busybox.is_some()))
+}
+
+/// The newest package with such a name.
+pub(crate) fn newest(stanzas: &[Stanza], is: impl Fn(&str) -> bool) -> Option<&Stanza> {
+    let named = stanzas.iter().filter(|stanza| is(&stanza.package));
+    named.max_by(|a, b| compare_versions(&a.version, &b.version))
 }
 
 /// The selection this image stands for, when the rest of it is there.
@@ -131,7 +180,7 @@ fn kernel(image: &Stanza, all: &[Stanza], busybox: &Stanza) -> Option<Selection>
     })
 }
 
-fn exact(stanza: &Stanza) -> Package {
+pub(crate) fn exact(stanza: &Stanza) -> Package {
     Package { name: stanza.package.clone(), version: stanza.version.clone() }
 }
 
@@ -151,7 +200,7 @@ fn compiler(needs: &[&str]) -> Option<String> {
 }
 
 /// Major and minor of a kernel package's version.
-fn upstream(version: &str) -> Option<(u32, u32)> {
+pub(crate) fn upstream(version: &str) -> Option<(u32, u32)> {
     let mut numbers = version.split(|c: char| !c.is_ascii_digit()).map(str::parse);
     Some((numbers.next()?.ok()?, numbers.next()?.ok()?))
 }
@@ -179,7 +228,7 @@ fn no_kernel(stanzas: &[Stanza], pin: Option<&str>, busybox: bool) -> Error {
 }
 
 /// Orders versions as dpkg does (deb-version(7)).
-pub(super) fn compare_versions(a: &str, b: &str) -> Ordering {
+pub(crate) fn compare_versions(a: &str, b: &str) -> Ordering {
     let (epoch_a, rest_a) = epoch(a);
     let (epoch_b, rest_b) = epoch(b);
     let (upstream_a, revision_a) = rest_a.rsplit_once('-').unwrap_or((rest_a, ""));
@@ -234,7 +283,7 @@ fn compare_text(a: &str, b: &str) -> Ordering {
 }
 
 /// The host's apt, with its lists or with lists of our own.
-pub(super) struct Apt<'a> {
+pub(crate) struct Apt<'a> {
     /// Where our own lists are.
     state: PathBuf,
     own_lists: bool,
@@ -243,16 +292,16 @@ pub(super) struct Apt<'a> {
 
 impl<'a> Apt<'a> {
     /// `state` is where lists of our own may be kept.
-    pub(super) fn new(state: PathBuf, cancel: &'a AtomicBool) -> Self {
+    pub(crate) fn new(state: PathBuf, cancel: &'a AtomicBool) -> Self {
         Self { state, own_lists: false, cancel }
     }
 
-    /// Chooses a kernel: by the host's lists, and where they have none by fresh ones.
-    pub(super) fn select(&mut self, pin: Option<&str>) -> Result<Selection, Error> {
-        match select(&self.show()?, pin) {
-            Err(Error::NoKernel { .. }) if !self.own_lists => {
+    /// Chooses: by the host's lists, and where they have too little by fresh ones.
+    pub(crate) fn select<W: Wanted>(&mut self, wanted: &W) -> Result<W::Selection, Error> {
+        match wanted.choose(&self.stanzas(wanted)?) {
+            Err(error) if error.is_about_lists() && !self.own_lists => {
                 self.use_own_lists(LISTS_AGE)?;
-                select(&self.show()?, pin)
+                wanted.choose(&self.stanzas(wanted)?)
             }
             other => other,
         }
@@ -260,27 +309,27 @@ impl<'a> Apt<'a> {
 
     /// Downloads the packages of a selection. If the lists named packages that are gone, makes
     /// a new selection by fresh lists.
-    pub(super) fn download(
+    pub(crate) fn download<W: Wanted>(
         &mut self,
-        selection: &mut Selection,
-        pin: Option<&str>,
+        selection: &mut W::Selection,
+        wanted: &W,
         into: &Path,
     ) -> Result<Vec<PathBuf>, Error> {
-        fs::create_dir_all(into).map_err(file("create", into))?;
-        match self.try_download(selection, into) {
+        match self.fetch(&W::packages(selection), into) {
             Err(Error::Download { .. }) if !self.own_lists => {
                 // The host's lists may be older than the mirror, which drops old versions.
                 self.use_own_lists(Duration::ZERO)?;
-                *selection = self.select(pin)?;
-                self.try_download(selection, into)
+                *selection = self.select(wanted)?;
+                self.fetch(&W::packages(selection), into)
             }
             other => other,
-        }?;
-        selection.packages().into_iter().map(|package| downloaded(package, into)).collect()
+        }
     }
 
-    fn try_download(&self, selection: &Selection, into: &Path) -> Result<(), Error> {
-        let names: Vec<String> = selection.packages().into_iter().map(Package::exact).collect();
+    /// Downloads exactly these.
+    pub(crate) fn fetch(&self, packages: &[&Package], into: &Path) -> Result<Vec<PathBuf>, Error> {
+        fs::create_dir_all(into).map_err(file("create", into))?;
+        let names: Vec<String> = packages.iter().map(|package| package.exact()).collect();
         let said = self.patiently(|| {
             let mut apt = self.command("apt-get");
             apt.current_dir(into).arg("download").args(&names);
@@ -290,24 +339,20 @@ impl<'a> Apt<'a> {
             packages: names.join(" "),
             attempts: ATTEMPTS,
             said: said.tail(),
-        })
+        })?;
+        packages.iter().map(|package| downloaded(package, into)).collect()
     }
 
-    /// What the lists know of kernels and busybox.
-    fn show(&self) -> Result<String, Error> {
+    /// What the lists know of all that has to be looked at.
+    fn stanzas(&self, wanted: &impl Wanted) -> Result<Vec<Stanza>, Error> {
         let mut names = self.command("apt-cache");
         names.args(["pkgnames", "linux-"]);
         let names = host::run(names, self.cancel)?.stdout;
-        let parts = ["linux-image-", "linux-headers-", "linux-kbuild-", "linux-source-"];
         let mut show = self.command("apt-cache");
-        show.args(["show", "busybox-static"]);
-        show.args(names.lines().filter(|name| {
-            parts.iter().any(|part| {
-                name.strip_prefix(part).is_some_and(|v| v.starts_with(|c: char| c.is_ascii_digit()))
-            })
-        }));
+        show.arg("show").args(wanted.others());
+        show.args(names.lines().filter(|name| wanted.looks_at(name)));
         // It fails when one name has no candidate, and still shows the others.
-        Ok(host::run(show, self.cancel)?.stdout)
+        Ok(parse(&host::run(show, self.cancel)?.stdout))
     }
 
     /// Turns to lists of our own, updating them when they are older than `age`.
@@ -378,17 +423,18 @@ fn downloaded(package: &Package, dir: &Path) -> Result<PathBuf, Error> {
 }
 
 /// Unpacks a package below `into`, as files of the calling user.
-pub(super) fn unpack(deb: &Path, into: &Path, cancel: &AtomicBool) -> Result<(), Error> {
+pub(crate) fn unpack(deb: &Path, into: &Path, cancel: &AtomicBool) -> Result<(), Error> {
     let mut dpkg = host::command("dpkg-deb");
     dpkg.arg("-x").arg(deb).arg(into);
     succeed(host::run(dpkg, cancel)?, deb)
 }
 
-/// Takes one file out of the source package, unpacked below `root`, and returns its path.
-pub(super) fn source_file(
+/// Takes files out of the source package, unpacked below `root`, and returns the top of the tree
+/// in which they are.
+pub(crate) fn source_files(
     root: &Path,
     source: &Package,
-    name: &str,
+    names: &[&str],
     cancel: &AtomicBool,
 ) -> Result<PathBuf, Error> {
     let missing = |file: &str| Error::NotInPackage { package: source.exact(), file: file.into() };
@@ -396,17 +442,18 @@ pub(super) fn source_file(
     if !tarball.exists() {
         return Err(missing(&format!("usr/src/{}.tar.xz", source.name)));
     }
-    let member = format!("{}/{name}", source.name);
+    let top = root.join(&source.name);
     let mut tar = host::command("tar");
-    // Stops at the file instead of decompressing the gigabyte behind it.
-    tar.args(["--occurrence=1", "-xJf"]).arg(&tarball).arg("-C").arg(root).arg(&member);
+    // Stops at the last file instead of decompressing the gigabyte behind it.
+    tar.args(["--occurrence=1", "-xJf"]).arg(&tarball).arg("-C").arg(root);
+    tar.args(names.iter().map(|name| format!("{}/{name}", source.name)));
     let said = host::run(tar, cancel)?;
-    let path = root.join(&member);
-    if said.stdout.is_empty() && !path.exists() && said.tail().contains("Not found") {
-        return Err(missing(&member));
+    let absent = names.iter().find(|name| !top.join(name).exists());
+    if let Some(absent) = absent.filter(|_| said.tail().contains("Not found")) {
+        return Err(missing(&format!("{}/{absent}", source.name)));
     }
     succeed(said, &tarball)?;
-    Ok(path)
+    Ok(top)
 }
 
 fn succeed(said: Said, package: &Path) -> Result<(), Error> {
@@ -450,7 +497,7 @@ mod tests {
             BUSYBOX.to_owned(),
         ]
         .concat();
-        let chosen = select(&text, None).expect("a complete one is there");
+        let chosen = select(&parse(&text), None).expect("a complete one is there");
         assert_eq!(chosen.release, "6.12.115+deb12-amd64");
         assert_eq!(chosen.compiler, "gcc-12");
         let names: Vec<String> = chosen.packages().into_iter().map(Package::exact).collect();
@@ -473,7 +520,7 @@ mod tests {
             "Package: linux-source-6.12\nVersion: 6.12.9-1\n",
             "Package: linux-source-6.12\nVersion: 6.12.8-1\n",
         ) + BUSYBOX;
-        let error = select(&text, None).expect_err("the source is another").to_string();
+        let error = select(&parse(&text), None).expect_err("the source is another").to_string();
         assert!(error.contains("linux-source-6.12 6.12.8-1; a busybox-static"), "{error}");
     }
 
@@ -481,14 +528,17 @@ mod tests {
     fn other_flavours_and_kernels_without_the_migratable_driver_are_not_taken() {
         for release in ["6.12.9-cloud-amd64", "6.12.9-rt-amd64"] {
             let text = shown(release, "6.12.9-1") + BUSYBOX;
-            assert!(matches!(select(&text, None), Err(Error::NoKernel { .. })), "{release}");
+            assert!(
+                matches!(select(&parse(&text), None), Err(Error::NoKernel { .. })),
+                "{release}"
+            );
         }
         let old = shown("6.1.0-50-amd64", "6.1.187-1") + BUSYBOX;
-        assert!(matches!(select(&old, None), Err(Error::NoKernel { .. })));
+        assert!(matches!(select(&parse(&old), None), Err(Error::NoKernel { .. })));
         let unsigned = shown("6.12.9-amd64", "6.12.9-1")
             .replace("Package: linux-image-6.12.9-amd64\n", "Package: linux-image-6.12.9-amd64-un")
             + BUSYBOX;
-        assert!(matches!(select(&unsigned, None), Err(Error::NoKernel { .. })));
+        assert!(matches!(select(&parse(&unsigned), None), Err(Error::NoKernel { .. })));
     }
 
     #[test]
@@ -500,14 +550,15 @@ mod tests {
         ]
         .concat();
         for pin in ["6.12.9-1", "6.12.9-amd64"] {
-            assert_eq!(select(&text, Some(pin)).expect("there").version, "6.12.9-1");
+            assert_eq!(select(&parse(&text), Some(pin)).expect("there").version, "6.12.9-1");
         }
-        assert!(matches!(select(&text, Some("6.12.11-1")), Err(Error::NoKernel { .. })));
+        assert!(matches!(select(&parse(&text), Some("6.12.11-1")), Err(Error::NoKernel { .. })));
     }
 
     #[test]
     fn without_busybox_the_error_says_so() {
-        let error = select(&shown("6.12.9-amd64", "6.12.9-1"), None).expect_err("no busybox");
+        let error =
+            select(&parse(&shown("6.12.9-amd64", "6.12.9-1")), None).expect_err("no busybox");
         assert!(error.to_string().contains("no busybox-static"), "{error}");
     }
 

@@ -123,34 +123,36 @@ impl fmt::Display for Outcome {
 
 /// What a device with known content reads, found out on one that nobody disturbs.
 #[derive(Debug, Default)]
-pub(super) struct Images(BTreeMap<Content, Result<Image, String>>);
+pub(super) struct Images {
+    known: Known,
+    /// What a destination reads that has loaded nothing.
+    blank: Known,
+}
+
+type Known = BTreeMap<Content, Result<Image, String>>;
 
 impl Images {
     /// Ask a device that is in RUNNING, of all that a guest here writes.
     pub(super) fn of(device: &mut impl Subject) -> Self {
-        let mut images = BTreeMap::new();
-        for touched in (FIRST..FIRST + VALUES).chain([MARK.touched]) {
-            let _ok = device.apply(Op::Touch(touched), &mut []);
-            for reset in [false, true] {
-                if reset {
-                    device.reset();
-                }
-                let image = snapshot(device, State::Running.into());
-                images.insert(Content { touched, reset }, image);
-            }
-        }
-        Self(images)
+        let known: Known = (FIRST..FIRST + VALUES).flat_map(|value| read(device, value)).collect();
+        Self { known, blank: read(device, MARK.touched).into() }
+    }
+
+    /// And a destination, which does not read the same before it has loaded.
+    pub(super) fn blank(self, device: &mut impl Subject) -> Self {
+        Self { blank: read(device, MARK.touched).into(), ..self }
     }
 
     /// Two values have two images, or equality would prove nothing.
     pub(super) fn tell_values_apart(&self) -> bool {
-        let fresh = || self.0.iter().filter(|(content, _)| !content.reset);
+        let all = || self.known.iter().chain(&self.blank);
+        let fresh = || all().filter(|(content, _)| !content.reset);
         fresh().all(|(a, one)| fresh().all(|(b, other)| a == b || one != other))
     }
 
     fn is(&self, side: &Side, content: Content, what: &str) -> Result<(), String> {
         let seen = side.image.as_ref().map_err(|error| format!("{what}: {error}"))?;
-        match self.0.get(&content) {
+        match self.known.get(&content).or_else(|| self.blank.get(&content)) {
             Some(Ok(known)) if known == seen => Ok(()),
             Some(Ok(known)) => Err(format!(
                 "{what} should hold {content}, {}, and reads {}",
@@ -161,6 +163,17 @@ impl Images {
             None => Err(format!("no image is known of {content}")),
         }
     }
+}
+
+/// What it reads when its guest has written this, and when it was reset then.
+fn read(device: &mut impl Subject, touched: u8) -> [(Content, Result<Image, String>); 2] {
+    let _ok = device.apply(Op::Touch(touched), &mut []);
+    [false, true].map(|reset| {
+        if reset {
+            device.reset();
+        }
+        (Content { touched, reset }, snapshot(device, State::Running.into()))
+    })
 }
 
 impl fmt::Display for Content {
@@ -285,10 +298,10 @@ mod tests {
     use super::*;
     use crate::migrate::case::{Case, Choice, When};
     use crate::migrate::matrix::Bench;
-    use crate::migrate::memory::InMemory;
+    use crate::migrate::memory::{InMemory, InMemoryDevice};
 
     fn bench() -> InMemory {
-        InMemory::new(Features::ALL, None)
+        InMemory::new(Features::ALL, None.into()).expect("it can be made")
     }
 
     fn run(case: Case) -> Run {
@@ -397,11 +410,11 @@ mod tests {
     /// Where two values look alike, equality proves nothing, and that is noticed.
     #[test]
     fn a_device_that_does_not_keep_what_is_written_is_no_use() {
-        let device = || crate::target::MemoryDevice::new(Features::ALL, Default::default());
-        let mut images = Images::of(&mut device());
+        let device = crate::target::MemoryDevice::new(Features::ALL, Default::default());
+        let mut images = Images::of(&mut InMemoryDevice::Reference(device));
         assert!(images.tell_values_apart());
-        let one = images.0[&MARK].clone();
-        images.0.insert(Content { touched: FIRST, reset: false }, one);
+        let one = images.blank[&MARK].clone();
+        images.known.insert(Content { touched: FIRST, reset: false }, one);
         assert!(!images.tell_values_apart());
     }
 }

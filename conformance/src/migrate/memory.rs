@@ -2,6 +2,8 @@
 //! Migrations between two devices in memory, each side in its turn: first all that the source
 //! sends, then the destination. So a run is the same whenever it is repeated.
 
+use std::fmt;
+
 use vfio_fsm_core::device::{Bug, Device, Memory, Planted};
 use vfio_fsm_core::vmm::{Plan, Port};
 use vfio_fsm_core::{Fault, Fd, Features, Op, Reply};
@@ -10,12 +12,104 @@ use super::Error;
 use super::case::Case;
 use super::judge::{Images, MARK, Run};
 use super::matrix::Bench;
+#[cfg(feature = "mlx5")]
+use super::mlx5::Mlx5Subject;
 use super::probe::{At, Probe, Schedule, Subject};
 use super::record::Record;
 use super::vmm::{self, AtSource, Decisions, FIRST, Scripted};
 use crate::target::MemoryDevice;
+#[cfg(feature = "mlx5")]
+use crate::target::Mlx5Options;
 
-impl Subject for MemoryDevice {
+/// What is at both ends of a migration in memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Devices {
+    /// The core's own device, with a bug if so.
+    Reference(Option<Bug>),
+    /// The mlx5 backend, each on a software firmware of its own.
+    #[cfg(feature = "mlx5")]
+    Mlx5(Mlx5Options),
+}
+
+impl From<Option<Bug>> for Devices {
+    fn from(bug: Option<Bug>) -> Self {
+        Self::Reference(bug)
+    }
+}
+
+impl fmt::Display for Devices {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Reference(_) => f.write_str("reference"),
+            #[cfg(feature = "mlx5")]
+            Self::Mlx5(options) => options.fmt(f),
+        }
+    }
+}
+
+/// Which of the two.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum End {
+    Source,
+    Destination,
+}
+
+impl Devices {
+    /// The same without bugs.
+    const fn sound(self) -> Self {
+        match self {
+            Self::Reference(_) => Self::Reference(None),
+            #[cfg(feature = "mlx5")]
+            Self::Mlx5(options) => Self::Mlx5(Mlx5Options { bug: None, ..options }),
+        }
+    }
+
+    fn device(self, features: Features, end: End) -> Result<InMemoryDevice, Error> {
+        match self {
+            Self::Reference(bug) => {
+                let planted = bug.map_or(Planted::NONE, Planted::bug);
+                let device = Device::with_bug(features, Memory::new(), planted);
+                Ok(InMemoryDevice::Reference(device))
+            }
+            #[cfg(feature = "mlx5")]
+            Self::Mlx5(options) => {
+                Ok(InMemoryDevice::Mlx5(Mlx5Subject::new(options, features, end)?))
+            }
+        }
+    }
+
+    /// A live migration, in pieces that are shorter than the streams.
+    const fn plan(self) -> Plan {
+        match self {
+            Self::Reference(_) => vmm::PLAN,
+            #[cfg(feature = "mlx5")]
+            Self::Mlx5(_) => Plan { chunk: super::mlx5::PIECE, ..vmm::PLAN },
+        }
+    }
+}
+
+/// One of them.
+#[expect(clippy::large_enum_variant, reason = "there are two at a time, and each is used at once")]
+pub(super) enum InMemoryDevice {
+    Reference(MemoryDevice),
+    #[cfg(feature = "mlx5")]
+    Mlx5(Mlx5Subject),
+}
+
+impl Port for InMemoryDevice {
+    type Fd = Fd;
+
+    fn apply<'b>(&mut self, op: Op<&[u8], &Fd>, buf: &'b mut [u8]) -> Reply<&'b [u8]> {
+        match self {
+            Self::Reference(device) => Port::apply(device, op, buf),
+            #[cfg(feature = "mlx5")]
+            Self::Mlx5(device) => device.apply(op, buf),
+        }
+    }
+}
+
+impl Subject for InMemoryDevice {
     fn reset(&mut self) {
         let _ok = self.apply(Op::Reset, &mut []);
     }
@@ -25,30 +119,38 @@ impl Subject for MemoryDevice {
             Op::SetState { to, .. } => Op::SetState { to, fault: Some(Fault::ResetInside) },
             other => other,
         };
-        Port::apply(self, op, buf)
+        self.apply(op, buf)
+    }
+
+    fn take_anomaly(&mut self) -> Option<String> {
+        match self {
+            Self::Reference(_) => None,
+            #[cfg(feature = "mlx5")]
+            Self::Mlx5(device) => device.take_anomaly(),
+        }
     }
 }
 
-/// The reference device at both ends, with a bug in each if one is planted.
+/// Two devices of a kind.
 #[derive(Debug)]
 pub(super) struct InMemory {
     features: Features,
-    planted: Planted,
+    devices: Devices,
     images: Images,
 }
 
 impl InMemory {
-    pub(super) fn new(features: Features, bug: Option<Bug>) -> Self {
-        let planted = bug.map_or(Planted::NONE, Planted::bug);
+    pub(super) fn new(features: Features, devices: Devices) -> Result<Self, Error> {
         // What is right is what a device without bugs reads.
-        let images = Images::of(&mut MemoryDevice::new(features, Memory::new()));
-        Self { features, planted, images }
+        let images = Images::of(&mut devices.sound().device(features, End::Source)?);
+        let images = images.blank(&mut devices.sound().device(features, End::Destination)?);
+        Ok(Self { features, devices, images })
     }
 
-    fn device(&self, touched: u8) -> MemoryDevice {
-        let mut device = Device::with_bug(self.features, Memory::new(), self.planted);
+    fn device(&self, end: End, touched: u8) -> Result<InMemoryDevice, Error> {
+        let mut device = self.devices.device(self.features, end)?;
         let _ok = device.apply(Op::Touch(touched), &mut []);
-        device
+        Ok(device)
     }
 
     pub(super) const fn features(&self) -> Features {
@@ -65,11 +167,11 @@ impl InMemory {
         start: bool,
     ) -> Result<Run, Error> {
         let (record, loaded) = (Record::of_source(), Record::of_destination());
-        let mut source = self.device(FIRST);
+        let mut source = self.device(End::Source, FIRST)?;
         let probe = Probe { subject: &mut source, schedule: at_source, record: &record };
         let vmm = AtSource { record: &record, decisions };
         vmm::migrate(plan, probe, Vec::new(), vmm, |stream, complete| {
-            let subject = &mut self.device(MARK.touched);
+            let subject = &mut self.device(End::Destination, MARK.touched)?;
             let probe = Probe { subject, schedule: at_destination, record: &loaded };
             Ok(vmm::load(probe, &way(stream)[..], &mut || start && complete))
         })
@@ -78,7 +180,7 @@ impl InMemory {
 
 impl Bench for InMemory {
     fn describe(&self) -> String {
-        format!("reference with {}", self.features)
+        format!("{} with {}", self.devices, self.features)
     }
 
     fn images(&self) -> &Images {
@@ -93,6 +195,7 @@ impl Bench for InMemory {
     fn run(&mut self, case: &Case, _round: u32) -> Result<Run, Error> {
         let start = *case != Case::DestinationGivesUp;
         let schedules = [At(case.reset()), At(None)];
-        self.migrate(vmm::PLAN, Scripted::new(case), schedules, <[u8]>::to_vec, start)
+        let plan = self.devices.plan();
+        self.migrate(plan, Scripted::new(case), schedules, <[u8]>::to_vec, start)
     }
 }

@@ -16,6 +16,8 @@ mod judge;
 mod kernel;
 mod matrix;
 mod memory;
+#[cfg(feature = "mlx5")]
+mod mlx5;
 mod node;
 mod peer;
 mod probe;
@@ -28,32 +30,31 @@ pub use case::{Case, Choice, Sequence, When};
 pub use judge::{Fell, Outcome};
 pub use kernel::{Setup, on_kernel};
 pub use matrix::{CaseReport, Failure, Matrix, Progress, Seen};
+pub use memory::Devices;
 pub use peer::{Peer, serve_destination, serve_resets};
 pub use random::{Seeds, Told};
 pub use watchdog::Hang;
 
 use std::io;
 
-use vfio_fsm_core::device::Bug;
 use vfio_fsm_core::vmm::frame::EncodeError;
 use vfio_fsm_core::{Errno, Features};
 use vfio_fsm_kernel::{FreshError, OpenError, ParsePathError, TouchError};
 
 use memory::InMemory;
 
-/// The matrix on two devices in memory with these flags, and this bug in both, from the n-th case
-/// on, counted from 0.
+/// The matrix on two devices in memory with these flags, from the n-th case on, counted from 0.
 ///
 /// # Errors
 ///
-/// None that depends on the devices.
+/// None that depends on what the devices do.
 pub fn in_memory(
     features: Features,
-    bug: Option<Bug>,
+    devices: impl Into<Devices>,
     from: usize,
     on: &mut dyn FnMut(Progress<'_>),
 ) -> Result<Matrix, Error> {
-    Matrix::run(&mut InMemory::new(features, bug), from, on)
+    Matrix::run(&mut InMemory::new(features, devices.into())?, from, on)
 }
 
 /// Why migrations could not be run at all. None of these is a verdict.
@@ -75,6 +76,10 @@ pub enum Error {
     /// A device cannot be had fresh.
     #[error(transparent)]
     Fresh(#[from] FreshError),
+    /// A device on a software firmware cannot be had.
+    #[cfg(feature = "mlx5")]
+    #[error(transparent)]
+    Software(#[from] vfio_fsm_mlx5::software::SoftwareError),
     /// The byte cannot be written.
     #[error("the device's byte cannot be written, {errno}: name another one with --touch")]
     Touch {

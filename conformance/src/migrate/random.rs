@@ -9,7 +9,6 @@ use std::ops::Range;
 use fastrand::Rng;
 use indicatif::HumanCount;
 use serde::Serialize;
-use vfio_fsm_core::device::Bug;
 use vfio_fsm_core::vmm::{Decision, Event, Plan, Recovery};
 use vfio_fsm_core::{Errno, Fault, Features, Leaves, Op};
 use vfio_fsm_kernel::session::Interest;
@@ -17,7 +16,7 @@ use vfio_fsm_kernel::session::Interest;
 use super::Error;
 use super::judge::{Outcome, Run, judge};
 use super::matrix::{Bench, Failure, Seen};
-use super::memory::InMemory;
+use super::memory::{Devices, InMemory};
 use super::probe::{Orders, Schedule};
 use super::record::Record;
 use super::vmm::Decisions;
@@ -212,13 +211,13 @@ pub struct Told {
 }
 
 impl Told {
-    /// Run this seed on devices with this bug.
+    /// Run this seed on these devices.
     ///
     /// # Errors
     ///
     /// None that depends on the seed.
-    pub fn run(seed: u64, bug: Option<Bug>) -> Result<Self, Error> {
-        let benches = benches(bug);
+    pub fn run(seed: u64, devices: impl Into<Devices>) -> Result<Self, Error> {
+        let benches = benches(devices.into())?;
         let run = Seed::run(&benches, seed)?;
         let verdict = judge(&run.run, benches[0].images());
         let story = run.story();
@@ -242,8 +241,8 @@ impl fmt::Display for Told {
     }
 }
 
-fn benches(bug: Option<Bug>) -> [InMemory; 4] {
-    Features::SETS.map(|features| InMemory::new(features, bug))
+fn benches(devices: Devices) -> Result<Vec<InMemory>, Error> {
+    Features::SETS.into_iter().map(|features| InMemory::new(features, devices)).collect()
 }
 
 /// What runs at random came to.
@@ -268,13 +267,13 @@ pub struct Seeds {
 }
 
 impl Seeds {
-    /// Run these seeds on devices with this bug, over the four sets of flags.
+    /// Run these seeds on these devices, over the four sets of flags.
     ///
     /// # Errors
     ///
     /// None that depends on a seed.
-    pub fn run(seeds: Range<u64>, bug: Option<Bug>) -> Result<Self, Error> {
-        let benches = benches(bug);
+    pub fn run(seeds: Range<u64>, devices: impl Into<Devices>) -> Result<Self, Error> {
+        let benches = benches(devices.into())?;
         let mut all = Self {
             runs: 0,
             outcomes: BTreeMap::new(),

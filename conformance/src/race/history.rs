@@ -34,6 +34,15 @@ impl Call {
         )
     }
 
+    fn data_fd(&self) -> Option<Fd> {
+        let mut named = None;
+        let _same = self.op.map_fd(|fd| {
+            named = Some(fd);
+            fd
+        });
+        named
+    }
+
     /// Whether it may hold the state lock for a while.
     const fn holds_state_lock(&self) -> bool {
         matches!(
@@ -64,6 +73,14 @@ impl Call {
 pub struct History(pub Vec<Call>);
 
 impl History {
+    /// Whether the data_fd of a call is closed while the call is under way: it keeps the file until
+    /// it returns, so that it may yet see the session's end.
+    pub(super) fn closes_under(&self, call: &Call) -> bool {
+        let fd = call.data_fd();
+        let closes = |other: &Call| matches!(other.op, Op::CloseFd { .. }) && other.overlaps(call);
+        fd.is_some() && self.0.iter().any(|other| closes(other) && other.data_fd() == fd)
+    }
+
     /// Whether one call was over, and had its effect, before another began.
     ///
     /// The licence of the protocol: a reset that meets the state lock held is left to its holder, and

@@ -103,7 +103,7 @@ impl Search<'_> {
                 continue;
             }
             order.push(index);
-            let ways = at.explain(&self.history.0[index], index, self.rules);
+            let ways = at.explain(self.history, index, self.rules);
             if ways.iter().any(|next| self.go(next, order)) {
                 return true;
             }
@@ -115,13 +115,18 @@ impl Search<'_> {
 
 impl Explained {
     /// After this call, in each way in which the device answers it so.
-    fn explain(&self, call: &Call, index: usize, rules: Rules) -> Vec<Self> {
+    fn explain(&self, history: &History, index: usize, rules: Rules) -> Vec<Self> {
+        let call = &history.0[index];
+        let closing = history.closes_under(call);
         let Some(op) = self.op(call) else { return Vec::new() };
         let ways = ways(call).iter().filter_map(|way| {
             let mut next = self.clone();
             next.done |= 1 << index;
             let said = next.apply(op, *way);
-            let agrees = call.reply.as_ref().is_none_or(|seen| rules.agree(call, &said, seen));
+            let agrees = call.reply.as_ref().is_none_or(|seen| {
+                let released = said == Reply::Errno(Errno::EBADF) && *seen == DEAD;
+                rules.agree(call, &said, seen) || closing && released
+            });
             if let (Reply::Fd(Some(fd)), Some(Reply::Fd(Some(name)))) = (said, &call.reply) {
                 let place = name.0 as usize;
                 next.names.resize(next.names.len().max(place + 1), None);
@@ -151,6 +156,9 @@ impl Explained {
         said
     }
 }
+
+/// What a data_fd says whose session is over.
+const DEAD: Reply<usize> = Reply::Errno(Errno::ENODEV);
 
 /// What a device makes of the next call where it has a choice.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]

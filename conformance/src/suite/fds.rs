@@ -159,7 +159,7 @@ fn two_sessions(features: Features) -> Trace {
     script.op(Op::Read { fd: old, len: READ }).op(Op::PrecopyInfo { fd: old });
     script.op(Op::UringRead { fd: old, len: READ }).op(Op::Poll { fd: old });
     let new = Fd(2);
-    script.op(Op::Read { fd: new, len: READ }).op(Op::CloseFd { fd: old });
+    script.drain(new, READ, 0).op(Op::CloseFd { fd: old });
     script.op(Op::PrecopyInfo { fd: new }).set(State::Running).get();
     script.finish()
 }

@@ -21,12 +21,14 @@ use crate::trace::Need;
 const MEMORY: u64 = 256 << 20;
 
 /// How a device in software is to be.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Mlx5Options {
     /// States are cut into chunks.
     pub chunks: bool,
     /// A bug of the core's in the device.
     pub bug: Option<Bug>,
+    /// Bytes of a full image of its state.
+    pub image_bytes: u64,
     /// Two of different seeds differ in every byte of their state when they are fresh.
     pub seed: u64,
     /// So many ticks go by until a SAVE is done, each of them a look at the firmware's registers.
@@ -34,10 +36,17 @@ pub struct Mlx5Options {
     pub save_ticks: u64,
 }
 
+impl Default for Mlx5Options {
+    fn default() -> Self {
+        Self { chunks: false, bug: None, image_bytes: 9_999, seed: 1, save_ticks: 0 }
+    }
+}
+
 impl Mlx5Options {
     /// The firmware, and a device's place in it.
     pub(crate) fn software(self) -> Result<Software, SoftwareError> {
-        let vhca = VhcaConfig { seed: self.seed, ..VhcaConfig::default() };
+        let Self { image_bytes, seed, .. } = self;
+        let vhca = VhcaConfig { image_bytes, seed, ..VhcaConfig::default() };
         let config = Config { chunks: self.chunks, log_entries: 0, ..Config::of(vhca) };
         let config = config.with_latency(Opcode::SaveVhcaState, self.save_ticks);
         Software::new(config, DmaSpace::new(MEMORY))
@@ -78,8 +87,17 @@ impl Mlx5Target {
     ///
     /// There is no memory for it.
     pub fn new(options: Mlx5Options) -> Result<Self, SoftwareError> {
+        Self::with_features(options, Features::ALL)
+    }
+
+    /// The same with these flags, until it is made fresh with others.
+    ///
+    /// # Errors
+    ///
+    /// As [`new`](Self::new).
+    pub fn with_features(options: Mlx5Options, features: Features) -> Result<Self, SoftwareError> {
         let software = options.software()?;
-        let device = Some(options.device(&software, Features::ALL)?);
+        let device = Some(options.device(&software, features)?);
         Ok(Self { options, software, device, anomaly: None })
     }
 

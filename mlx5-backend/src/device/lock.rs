@@ -18,6 +18,9 @@ pub(super) struct Gate {
     under_way: u32,
 }
 
+/// Behind so many resets an op is tried again, so that nobody can keep it for ever.
+const MOST_RESETS: u32 = 16;
+
 impl<C: Commands, F: Function> Mlx5Device<C, F> {
     /// Does this under the state lock, and then whatever reset has come meanwhile.
     pub(super) fn with<R>(&self, act: impl FnOnce(&mut Guarded<C>) -> R) -> R {
@@ -27,6 +30,38 @@ impl<C: Commands, F: Function> Mlx5Device<C, F> {
         let changed = guarded.device.actions().changes() != changes;
         self.release(guarded, changed);
         result
+    }
+
+    /// Does this under the state lock, and once more behind each reset that has overtaken it: if a
+    /// command failed, that may be for no other reason than that the function was reset (M140).
+    pub(super) fn behind_resets<R>(&self, mut act: impl FnMut(&mut Guarded<C>) -> R) -> R {
+        self.with(|guarded| {
+            let changes = guarded.device.actions().changes();
+            for _ in 0..MOST_RESETS {
+                let failures = guarded.device.actions().failures();
+                let result = act(guarded);
+                let failed = guarded.device.actions().failures() != failures;
+                if !failed || !self.was_overtaken() {
+                    return result;
+                }
+                guarded.in_doubt |= guarded.device.actions().changes() != changes;
+                self.carry_out_reset(guarded);
+            }
+            act(guarded)
+        })
+    }
+
+    /// Whether a reset has come since the state lock was taken; it is then the caller's to carry
+    /// out. Waits for one that is under way, and that waits for nobody.
+    fn was_overtaken(&self) -> bool {
+        if self.slips(Slip::ShowsResets) {
+            return false;
+        }
+        let mut gate = self.gate.lock();
+        while gate.under_way > 0 && !gate.note.is_waiting() {
+            self.reset_ended.wait(&mut gate);
+        }
+        gate.note.unlock(|| {}) == Unlock::ResetFirst
     }
 
     /// Resets the function, and has whoever holds the state lock do the rest. Waits for nobody (C30).
@@ -39,6 +74,7 @@ impl<C: Commands, F: Function> Mlx5Device<C, F> {
         }
         let mut gate = self.gate.lock();
         gate.under_way -= 1;
+        self.reset_ended.notify_all();
         reset?;
         if self.slips(Slip::LosesReset) && guarded.is_none() {
             return Ok(());

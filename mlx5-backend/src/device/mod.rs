@@ -28,8 +28,14 @@
 //!   is being reset may reach the firmware behind that, and the VHCA of a device in RUNNING would
 //!   stay suspended. So who carries a reset out resets the function once more if the VHCA has been
 //!   changed while the reset was under way, be it by himself or by a holder before him. To the user
-//!   that reset comes when the SET is done (C32). The kernel's driver does not, and leaves such a
+//!   that reset comes when the SET is done (C32), or, if it made the SET fail, before it (M140). The kernel's driver does not, and leaves such a
 //!   function suspended.
+//!
+//! * **Nobody sees a failure that only the reset explains** (M140). A command of a SET, a read or a
+//!   PRECOPY_INFO that meets a VHCA which has just been reset fails. So an op whose command
+//!   has failed looks whether a reset has come meanwhile, carries it out, and is done once more: as
+//!   if it had come behind the reset. It waits at the gate for a reset of the function that is under way, which
+//!   waits for nobody. The kernel's driver returns the errno.
 //!
 //! [`ResetGate`]: vfio_fsm_core::device::ResetGate
 //!
@@ -49,7 +55,7 @@ use vfio_fsm_core::device::{Device, Planted};
 use vfio_fsm_core::{Direction, Errno, Fault, Fd, Features, Op, RawState, Reply};
 
 use crate::command::Commands;
-use crate::sync::Mutex;
+use crate::sync::{Condvar, Mutex};
 use crate::vhca::{PendingSave, Vhca, VhcaError};
 
 use lock::Gate;
@@ -67,6 +73,8 @@ pub struct Mlx5Device<C: Commands, F> {
     /// Beside the state lock, because a reset must not wait to know.
     open: AtomicBool,
     gate: Mutex<Gate>,
+    /// With the gate: a reset of the function has come to its end.
+    reset_ended: Condvar,
     state: Mutex<Guarded<C>>,
     #[cfg(test)]
     slip: Option<Slip>,
@@ -103,6 +111,7 @@ impl<C: Commands, F: Function> Mlx5Device<C, F> {
             function,
             open: AtomicBool::new(true),
             gate: Mutex::new(Gate::default()),
+            reset_ended: Condvar::default(),
             state: Mutex::new(Guarded { device, in_doubt: false, owes_reset: false }),
             #[cfg(test)]
             slip: None,
@@ -159,7 +168,11 @@ impl<C: Commands, F: Function> Mlx5Device<C, F> {
             Op::Open => self.open(),
             Op::Close => self.close(),
             Op::Touch(value) => self.touch(value),
-            op => return self.with(|guarded| guarded.device.apply(op, &mut []).map(|_| &[][..])),
+            op => {
+                let act =
+                    |guarded: &mut Guarded<C>| guarded.device.apply(op, &mut []).map(|_| &[][..]);
+                return self.behind_resets(act);
+            }
         };
         done.map_or_else(Reply::Errno, |()| Reply::Ok)
     }
@@ -167,7 +180,7 @@ impl<C: Commands, F: Function> Mlx5Device<C, F> {
     fn read<'b>(&self, fd: Fd, buf: &'b mut [u8], wait: Wait) -> Reply<&'b [u8]> {
         loop {
             let len = buf.len() as u32;
-            let read = self.with(|guarded| match guarded.awaited(fd) {
+            let act = |guarded: &mut Guarded<C>| match guarded.awaited(fd) {
                 Some(save) if len > 0 => {
                     if self.slips(Slip::ReadsUnderLock) {
                         save.wait();
@@ -175,7 +188,8 @@ impl<C: Commands, F: Function> Mlx5Device<C, F> {
                     Err(save)
                 }
                 _ => Ok(guarded.device.apply(Op::Read { fd, len }, buf).map(<[u8]>::len)),
-            });
+            };
+            let read = self.behind_resets(act);
             match read {
                 Ok(reply) => return reply.map(|len| &buf[..len]),
                 Err(_) if wait == Wait::No => return Reply::Errno(Errno::EAGAIN),
@@ -185,18 +199,21 @@ impl<C: Commands, F: Function> Mlx5Device<C, F> {
     }
 
     fn set_state<'b>(&self, to: RawState, fault: Option<Fault>) -> Reply<&'b [u8]> {
-        let reset_inside = fault == Some(Fault::ResetInside);
+        let mut reset_inside = fault == Some(Fault::ResetInside);
         let fault = fault.filter(|_| !reset_inside);
-        self.with(|guarded| {
+        let act = |guarded: &mut Guarded<C>| {
             if let Err(errno) = self.pay_reset(guarded) {
                 return Reply::Errno(errno);
             }
             let reply = guarded.device.apply(Op::SetState { to, fault }, &mut []).map(|_| &[][..]);
-            if reset_inside && let Err(errno) = self.reset_and_note() {
+            if std::mem::take(&mut reset_inside)
+                && let Err(errno) = self.reset_and_note()
+            {
                 return Reply::Errno(errno);
             }
             reply
-        })
+        };
+        self.behind_resets(act)
     }
 
     /// `VFIO_DEVICE_RESET`: never waits for the state lock (C30).

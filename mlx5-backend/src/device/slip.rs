@@ -19,6 +19,8 @@ pub(super) enum Slip {
     ReadsUnderLock,
     /// The function is not reset again for commands that outlast the reset.
     ResetsOnce,
+    /// What fails because a reset has overtaken it is not done again.
+    ShowsResets,
 }
 
 impl<C: Commands, F> Mlx5Device<C, F> {

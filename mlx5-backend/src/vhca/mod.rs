@@ -65,6 +65,7 @@ pub struct Vhca<C: Commands> {
     halt: Halt,
     detached: Cell<bool>,
     error: Option<VhcaError>,
+    failures: u64,
 }
 
 enum Session<C: Commands> {
@@ -124,6 +125,7 @@ impl<C: Commands> Vhca<C> {
             halt: Halt::Nothing,
             detached: Cell::new(false),
             error: None,
+            failures: 0,
         })
     }
 
@@ -135,6 +137,11 @@ impl<C: Commands> Vhca<C> {
     /// What went wrong last, in more words than an errno has.
     pub const fn last_error(&self) -> Option<&VhcaError> {
         self.error.as_ref()
+    }
+
+    /// How often something failed because the firmware did not carry out a command.
+    pub const fn failures(&self) -> u64 {
+        self.failures
     }
 
     /// The SAVE that a read from the data_fd would have to wait for. Wait for it without a lock, so
@@ -164,6 +171,7 @@ impl<C: Commands> Vhca<C> {
 
     fn note(&mut self, error: VhcaError) -> Errno {
         self.error = Some(error);
+        self.failures += u64::from(matches!(error, VhcaError::Command(_)));
         error.errno()
     }
 

@@ -23,6 +23,8 @@ pub(super) struct Resuming {
     image: usize,
     filled: usize,
     memory: Option<DmaBuffer>,
+    /// Bytes of the images that were loaded.
+    loaded: u64,
     /// Of all of `memory`; made when the first image in it is complete.
     mkey: Option<Mkey>,
 }
@@ -31,7 +33,7 @@ impl Resuming {
     pub(super) fn begin<C: Commands>(hca: &Hca<C>) -> Result<Self, VhcaError> {
         let pd = hca.alloc_pd()?;
         let reader = Reader::default();
-        Ok(Self { pd, reader, hint: 0, image: 0, filled: 0, memory: None, mkey: None })
+        Ok(Self { pd, reader, hint: 0, image: 0, filled: 0, loaded: 0, memory: None, mkey: None })
     }
 
     /// Takes bytes in, and has the firmware load each image that they complete. What fails once,
@@ -122,7 +124,9 @@ impl Resuming {
             Some(mkey) => mkey,
             None => *self.mkey.insert(hca.create_mkey(self.pd, memory)?),
         };
-        Ok(hca.load(mkey, self.image)?)
+        hca.load(mkey, self.image)?;
+        self.loaded += self.image as u64;
+        Ok(())
     }
 
     fn discard<C: Commands>(&mut self, hca: &Hca<C>, leftovers: &mut Leftovers) {
@@ -133,10 +137,10 @@ impl Resuming {
     }
 
     /// Whether what was written can be all of a device: no part of a record is missing, and at
-    /// least one image is there (R29, M65).
+    /// least one image is there that is not empty (R29, M65).
     pub(super) fn check(&self) -> Result<(), VhcaError> {
         self.reader.finish()?;
-        if self.reader.images() == 0 { Err(VhcaError::Unfinished) } else { Ok(()) }
+        if self.loaded == 0 { Err(VhcaError::Unfinished) } else { Ok(()) }
     }
 
     /// The session is over: gives everything back.

@@ -6,7 +6,7 @@ use std::thread;
 
 use vfio_fsm_core::{Errno, Fault, Fd, Features, Leaves, Op, Reply, State};
 use vfio_fsm_mlx5::device::{Function, Mlx5Device};
-use vfio_fsm_mlx5::stream::STOP_COPY_SIZE_BYTES;
+use vfio_fsm_mlx5::stream::{self, STOP_COPY_SIZE_BYTES};
 
 use crate::double::Double;
 
@@ -141,7 +141,8 @@ fn a_reset_inside_a_set_leaves_nothing_suspended() {
     }
 }
 
-/// M72: a reset that comes before any command of a SET, from another call: device and VHCA agree.
+/// M72, M140: a reset that comes before any command of a SET, from another call: the SET succeeds, and
+/// device and VHCA agree.
 #[test]
 fn a_reset_before_any_command_of_a_set_leaves_nothing_suspended() {
     for to in [State::Stop, State::StopCopy, State::PreCopyP2p, State::Resuming] {
@@ -151,7 +152,8 @@ fn a_reset_before_any_command_of_a_set_leaves_nothing_suspended() {
             double.before(nth, move || {
                 assert_eq!(resetting.apply(Op::Reset, &mut []), Reply::Ok);
             });
-            apply(&device, Op::set(to));
+            let reply = apply(&device, Op::set(to));
+            assert!(matches!(reply, Reply::Fd(_)), "{to}, before command {nth}: {reply:?}");
             if double.state().resets > 0 {
                 assert_eq!(state(&device), State::Running, "{to}, before command {nth}");
                 assert!(double.state().resets > 1, "once more for what it overtook");
@@ -274,4 +276,18 @@ fn a_crowd_leaves_the_device_in_order() {
     let serious = |violation: &&String| !overtaken.contains(&violation.as_str());
     let serious: Vec<_> = books.violations.iter().filter(serious).collect();
     assert!(serious.is_empty(), "{serious:?}");
+}
+
+/// M65, R29: images of nothing are no device, in whatever number; beside one that is, they are no harm.
+#[test]
+fn images_of_nothing_are_no_device() {
+    let (_double, device) = device();
+    let empty = stream::fw_data(0).repeat(4);
+    let Reply::Fd(Some(fd)) = apply(&device, Op::set(State::Resuming)) else { panic!() };
+    assert_eq!(apply(&device, Op::Write { fd, bytes: &empty }), Reply::Written(64));
+    assert_eq!(apply(&device, Op::set(State::Stop)), Reply::Errno(Errno::EINVAL));
+    assert_eq!(state(&device), State::Resuming);
+    let image = [&stream::fw_data(3)[..], b"abc", &empty].concat();
+    assert!(matches!(apply(&device, Op::Write { fd, bytes: &image }), Reply::Written(_)));
+    assert_eq!(apply(&device, Op::set(State::Stop)), Reply::Fd(None));
 }

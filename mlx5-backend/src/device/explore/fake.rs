@@ -75,7 +75,8 @@ impl Fake {
 }
 
 impl Books {
-    fn run(&mut self, opcode: Opcode, input: &[u8], output: &mut [u8]) {
+    /// Whether it is a command that can be carried out: one to resume what is not suspended cannot.
+    fn run(&mut self, opcode: Opcode, input: &[u8], output: &mut [u8]) -> bool {
         let saving = matches!(self.save, Save::Running { .. });
         let mut must_not = |what, when| {
             if when {
@@ -97,10 +98,13 @@ impl Books {
                     _ => self.responder = true,
                 }
             }
-            Opcode::ResumeVhca => match ResumeVhcaIn::new(input).unwrap().op_mod() {
-                ResumeOpMod::Initiator => self.initiator = false,
-                _ => self.responder = false,
-            },
+            Opcode::ResumeVhca => {
+                let half = match ResumeVhcaIn::new(input).unwrap().op_mod() {
+                    ResumeOpMod::Initiator => &mut self.initiator,
+                    _ => &mut self.responder,
+                };
+                return std::mem::take(half);
+            }
             Opcode::QueryVhcaMigrationState => {
                 let incremental = QueryVhcaMigrationStateIn::new(input).unwrap().incremental();
                 must_not("incremental QUERY during a SAVE", incremental && saving);
@@ -122,6 +126,7 @@ impl Books {
             Opcode::DeallocPd => self.pds -= 1,
             other => panic!("{other}"),
         }
+        true
     }
 }
 
@@ -140,8 +145,8 @@ impl Commands for Fake {
             return Ok(Ticket::Save);
         }
         let mut output = vec![0; output_len];
-        books.run(opcode, input, &mut output);
-        Ok(Ticket::Over(output))
+        let done = books.run(opcode, input, &mut output);
+        if done { Ok(Ticket::Over(output)) } else { Err(refusal(opcode)) }
     }
 
     fn is_done(&self, ticket: &Ticket) -> bool {
@@ -159,9 +164,7 @@ impl Commands for Fake {
             if let Save::Ended { well } = books.save {
                 books.save = Save::None;
                 SaveVhcaStateOut::new(output).unwrap().set_actual_image_size(IMAGE);
-                let (opcode, status) = (Opcode::SaveVhcaState, CommandStatus::BadResState);
-                let refused = CommandError::Status { opcode, status, syndrome: 0 };
-                return if well { Ok(()) } else { Err(refused) };
+                return if well { Ok(()) } else { Err(refusal(Opcode::SaveVhcaState)) };
             }
             books = self.ended.wait(books).unwrap();
         }
@@ -170,6 +173,10 @@ impl Commands for Fake {
     fn dma(&self) -> &DmaSpace {
         &self.dma
     }
+}
+
+fn refusal(opcode: Opcode) -> CommandError {
+    CommandError::Status { opcode, status: CommandStatus::BadResState, syndrome: 0 }
 }
 
 /// Its function: what a function level reset does.
