@@ -174,7 +174,7 @@ fn wrong_use_is_2() {
         (&["bogus"], &["bogus", "--help"]),
         (&["replay", "--bogus"], &["--bogus", "--help"]),
         (&["replay", "--suite", "bogus"], &["bogus", "arcs, resets, fds, streams"]),
-        (&["replay", "--target", "bogus"], &["bogus", "reference, reference:BUG or kernel:DEVICE"]),
+        (&["replay", "--target", "bogus"], &["bogus", "or kernel:DEVICE[,DEVICE]"]),
         (&["replay", "--target", "reference:bogus"], &["bogus", "reset-keeps-state"]),
         (&["replay", "--target", "kernel:"], &["kernel:", "kernel:DEVICE"]),
         (&["replay", "--target", "kernel:a,b,c"], &["kernel:a,b,c", "at most two devices"]),

@@ -229,10 +229,10 @@ mod command {
     #[test]
     fn wrong_use_is_2() {
         let cases: &[(&[&str], &str)] = &[
-            (&["--target", "bogus"], "reference, reference:BUG or kernel:DEVICE"),
+            (&["--target", "bogus"], "or kernel:DEVICE[,DEVICE]"),
             (&["--target", "kernel:one", "--touch", "0:7"], "two devices"),
             (&["--target", "kernel:one,two"], "--touch REGION:OFFSET"),
-            (&["--target", "kernel:one,two", "--seeds", "5"], "reference device"),
+            (&["--target", "kernel:one,two", "--seeds", "5"], "devices in memory"),
             (&["--target", "kernel:/no/such,/device", "--touch", "0:7"], "/no/such"),
             (&["--touch", "7"], "REGION:OFFSET"),
             (&["--rounds", "0"], "--rounds"),
