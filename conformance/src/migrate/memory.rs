@@ -68,6 +68,8 @@ impl Devices {
     fn device(self, features: Features, end: End) -> Result<InMemoryDevice, Error> {
         match self {
             Self::Reference(bug) => {
+                // Its reset state is the same everywhere.
+                let (End::Source | End::Destination) = end;
                 let planted = bug.map_or(Planted::NONE, Planted::bug);
                 let device = Device::with_bug(features, Memory::new(), planted);
                 Ok(InMemoryDevice::Reference(device))
@@ -90,7 +92,13 @@ impl Devices {
 }
 
 /// One of them.
-#[expect(clippy::large_enum_variant, reason = "there are two at a time, and each is used at once")]
+#[cfg_attr(
+    feature = "mlx5",
+    expect(
+        clippy::large_enum_variant,
+        reason = "there are two at a time, and each is used at once"
+    )
+)]
 pub(super) enum InMemoryDevice {
     Reference(MemoryDevice),
     #[cfg(feature = "mlx5")]
