@@ -941,3 +941,24 @@ fn an_address_in_use_is_2() {
     let address = taken.local_addr().expect("it has one").to_string();
     run(["check", "--model", "Saver", "--explore", &address]).complains_of(&["--explore"]);
 }
+
+/// M170, M172: an mlx5 function is tested by whoever sends its commands; what is not there is said,
+/// and software is never fallen back to.
+#[test]
+#[cfg(feature = "mlx5")]
+fn a_transport_can_be_chosen() {
+    let by = |transport| {
+        let only = ["--suite", "resets", "--only", "resets/full/RUNNING/*"];
+        run([&["replay"][..], &only, &["--transport", transport]].concat())
+    };
+    let ours = by("software").ends_with(0);
+    assert!(ours.out.starts_with("mlx5 of our own by software:"), "{}", ours.out);
+    for (transport, says) in
+        [("auto", "no device was named"), ("kernel", "no device"), ("pigeon", "auto")]
+    {
+        let none = by(transport).ends_with(2);
+        assert!(none.err.contains(says), "{}", none.err);
+    }
+    let nowhere = run(["replay", "--function", "ffff:ff:1f.7"]).ends_with(2);
+    assert!(nowhere.err.contains("ffff:ff:1f.7"), "{}", nowhere.err);
+}

@@ -15,9 +15,11 @@ use vfio_conform::replay::{Options, Replayer, Target};
 use vfio_conform::report::Report;
 use vfio_conform::target::{KernelTarget, Reference};
 #[cfg(feature = "mlx5")]
-use vfio_conform::target::{Mlx5Options, Mlx5Target};
+use vfio_conform::target::{Mlx5Function, Mlx5Options, Mlx5Target};
 use vfio_conform::trace::{self, Trace};
 use vfio_fsm_core::device::Bug;
+#[cfg(feature = "mlx5")]
+use vfio_fsm_mlx5::transport::Choice;
 
 use super::events::{Event, Events};
 use super::output::Output;
@@ -45,12 +47,28 @@ pub(crate) struct Arguments {
     /// A byte of the device that a guest could write, as REGION:OFFSET (mtty: 0:7).
     #[arg(long, value_name = "REGION:OFFSET")]
     touch: Option<Touch>,
+    #[cfg(feature = "mlx5")]
+    #[command(flatten)]
+    function: Function,
     /// Begin with the n-th trace, counted from 0.
     #[arg(long, value_name = "N", default_value_t = 0)]
     from: usize,
     /// One JSON line when a trace begins and one for its verdict, as they happen.
     #[arg(long)]
     events: bool,
+}
+
+/// An mlx5 virtual function, in place of a target.
+#[cfg(feature = "mlx5")]
+#[derive(Debug, Args)]
+struct Function {
+    /// An mlx5 virtual function, by its PCI address. Who sends its commands is chosen by what is
+    /// found: the kernel's driver, or we ourselves where user space owns the physical function.
+    #[arg(long, value_name = "ADDRESS", conflicts_with = "target")]
+    function: Option<String>,
+    /// Who sends its commands: auto, kernel, firmware (ourselves), or software (a device of our own).
+    #[arg(long, value_name = "TRANSPORT", conflicts_with = "target")]
+    transport: Option<Choice>,
 }
 
 /// What to test.
@@ -174,16 +192,31 @@ impl TargetName {
     }
 }
 
+impl Arguments {
+    /// The devices, and what a report calls them.
+    fn open(&self) -> Result<(Vec<Box<dyn Target>>, String)> {
+        #[cfg(feature = "mlx5")]
+        if self.function.function.is_some() || self.function.transport.is_some() {
+            let Function { function, transport } = &self.function;
+            let target = Mlx5Function::open(function.as_deref(), transport.unwrap_or_default())?;
+            let by = target.transport().map(|transport| transport.to_string()).unwrap_or_default();
+            let name = format!("mlx5 {} by {by}", function.as_deref().unwrap_or("of our own"));
+            return Ok((vec![Box::new(target)], name));
+        }
+        Ok((self.target.open(self.touch)?, self.target.describe()))
+    }
+}
+
 pub(crate) fn run(arguments: &Arguments, output: &mut Output) -> Result {
     let traces = load(arguments)?;
     let deviations = arguments.deviations.as_deref().map(Deviations::named).transpose()?;
     let deviations = deviations.map(Deviations::of_traces);
-    let mut targets = arguments.target.open(arguments.touch)?;
+    let (mut targets, name) = arguments.open()?;
     let targets = targets.iter_mut().map(|target| &mut **target as &mut dyn Target).collect();
     let options = Options { dangerous: arguments.dangerous, deviations: deviations.as_ref() };
     let mut events = Events::new(arguments.events, "replay");
     events.expect(traces.len());
-    let mut report = Report::new(arguments.target.describe());
+    let mut report = Report::new(name);
     let started = Instant::now();
     let mut replayer = Replayer::new(targets);
     for (index, trace) in traces.iter().enumerate().skip(arguments.from) {

@@ -4,10 +4,14 @@
 mod kernel;
 #[cfg(feature = "mlx5")]
 mod mlx5;
+#[cfg(feature = "mlx5")]
+mod mlx5_function;
 mod reference;
 
 pub use kernel::{KernelTarget, KernelTargetError};
 #[cfg(feature = "mlx5")]
 pub use mlx5::{Mlx5Options, Mlx5Target, SharedMlx5};
+#[cfg(feature = "mlx5")]
+pub use mlx5_function::Mlx5Function;
 pub(crate) use reference::MemoryDevice;
 pub use reference::{Reference, SharedReference};
