@@ -125,8 +125,8 @@ fn stop_in_vain() {
     }
     rig.firmware.inject(Trigger::AfterOf(Opcode::DestroyGeneralObject, 1), BUSY);
     let error = tracker.stop().unwrap_err();
-    // The object, the queue pair that it reports by, and what that one is in.
-    assert_eq!(error.left, 4, "{error}");
+    // The object, the queue pair that it reports by, and the domain that one is in.
+    assert_eq!(error.left, 3, "{error}");
     assert_eq!(rig.firmware.counts().trackers, before.0.trackers + 1);
     assert!(rig.held().1 > before.1);
 }
