@@ -775,6 +775,7 @@ fn counterexamples_tell_bug_from_device() {
 /// `check --mutants` has a row for each bug of the catalogue, fits a terminal, and says the same in
 /// JSON.
 #[test]
+#[cfg(feature = "check")]
 fn the_matrix_of_mutants_is_whole() {
     let ran = run(["check", "--mutants"]).ends_with(0);
     // Behind what `check` says of the models.
