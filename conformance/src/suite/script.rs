@@ -282,6 +282,10 @@ impl Script {
                 Expect::Bytes { max: *len }
             }
             (Op::Write { .. }, Reply::Errno(Errno::EINVAL)) => Expect::Failure,
+            // Kernels before 7.1 do not know it.
+            (Op::OptInPrecopyV2, Reply::Ok) => {
+                Expect::AnyOf(vec![Expect::Ok, Expect::Errno(Errno::ENOTTY)])
+            }
             (_, Reply::Ok) => Expect::Ok,
             (_, Reply::Features(flags)) => Expect::Features(flags),
             (_, Reply::State(state)) => match &self.maybe[at] {
