@@ -143,16 +143,6 @@ impl fmt::Display for Report {
     }
 }
 
-/// What the host must have.
-const TOOLS: &[(&str, &str)] = &[
-    ("apt-get", "apt"),
-    ("apt-cache", "apt"),
-    ("dpkg-deb", "dpkg"),
-    ("tar", "tar"),
-    ("xz", "xz-utils"),
-    ("setpriv", "util-linux"),
-];
-
 /// Verify.
 ///
 /// # Errors
@@ -164,7 +154,7 @@ pub fn run(
     on: &mut dyn FnMut(String),
 ) -> Result<Report, Error> {
     let compiler = (options.compiler.as_str(), "gcc");
-    host::check(TOOLS.iter().copied().chain([compiler]))?;
+    host::check(host::FETCHING.into_iter().chain([compiler]))?;
     let cache = Cache::open(&options.cache)?;
     let fetcher = Fetcher { cache: &cache, cancel };
     let mut report = Report(Vec::new());

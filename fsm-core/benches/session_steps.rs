@@ -5,13 +5,17 @@
 //! instructions and so does not care what else the machine does. The device is left out: its
 //! replies are ready.
 
+mod callgrind;
+
 use std::hint::black_box;
 use std::mem::size_of;
-use std::process::{Command, ExitCode};
+use std::process::ExitCode;
 
 use vfio_fsm_core::vmm::frame::Frame;
 use vfio_fsm_core::vmm::{Event, LoadPlan, Loader, Plan, Saver, Step, Wait};
 use vfio_fsm_core::{EndOfStream, Op, PrecopyInfo, Reply, State};
+
+use callgrind::instructions;
 
 /// Chunks of one migration.
 const CHUNKS: u64 = 1000;
@@ -96,21 +100,6 @@ fn load() -> Option<u64> {
         };
         loader.reply(black_box(reply)).ok()?;
     }
-}
-
-/// Instructions that valgrind counts in this program, doing one thing so many times.
-fn instructions(what: &str, rounds: u64) -> Result<u64, String> {
-    let own = std::env::current_exe().map_err(|error| error.to_string())?;
-    let output = Command::new("valgrind")
-        .args(["--tool=callgrind", "--callgrind-out-file=/dev/null"])
-        .arg(own)
-        .args([what, &rounds.to_string()])
-        .output()
-        .map_err(|error| format!("valgrind: {error}; install the Debian package valgrind"))?;
-    let text = String::from_utf8_lossy(&output.stderr);
-    let count = text.lines().find_map(|line| line.split("Collected :").nth(1));
-    let count = count.and_then(|count| count.trim().parse().ok());
-    count.filter(|_| output.status.success()).ok_or_else(|| format!("valgrind failed: {text}"))
 }
 
 fn report() -> Result<(), String> {

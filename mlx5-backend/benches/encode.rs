@@ -5,8 +5,11 @@
 //! instructions and so does not care what else the machine does. The firmware is left out: it
 //! answers in the doorbell, with a byte.
 
+#[path = "../../fsm-core/benches/callgrind/mod.rs"]
+mod callgrind;
+
 use std::hint::black_box;
-use std::process::{Command, ExitCode};
+use std::process::ExitCode;
 use std::sync::OnceLock;
 
 use vfio_fsm_mlx5::bar::{self, Registers};
@@ -15,6 +18,8 @@ use vfio_fsm_mlx5::dma::{DmaSpace, DmaWindow};
 use vfio_fsm_mlx5::layout::SaveVhcaStateIn;
 use vfio_fsm_mlx5::queue::{CommandQueue, Options};
 use vm_memory::{Bytes, bitmap::BitmapSlice};
+
+use callgrind::instructions;
 
 /// Gives each entry back when its doorbell rings.
 struct Answers(OnceLock<DmaWindow>);
@@ -75,21 +80,6 @@ fn queue(rounds: u64) -> Option<()> {
         black_box(output);
     }
     Some(())
-}
-
-/// Instructions that valgrind counts in this program, doing one thing so many times.
-fn instructions(what: &str, rounds: u64) -> Result<u64, String> {
-    let own = std::env::current_exe().map_err(|error| error.to_string())?;
-    let output = Command::new("valgrind")
-        .args(["--tool=callgrind", "--callgrind-out-file=/dev/null"])
-        .arg(own)
-        .args([what, &rounds.to_string()])
-        .output()
-        .map_err(|error| format!("valgrind: {error}; install the Debian package valgrind"))?;
-    let text = String::from_utf8_lossy(&output.stderr);
-    let count = text.lines().find_map(|line| line.split("Collected :").nth(1));
-    let count = count.and_then(|count| count.trim().parse().ok());
-    count.filter(|_| output.status.success()).ok_or_else(|| format!("valgrind failed: {text}"))
 }
 
 fn report() -> Result<(), String> {

@@ -47,7 +47,7 @@ struct CheckArguments {
 
 /// What is measured if nothing else is asked for: the model that five other engines were measured
 /// with, and the largest ones of levels 1 and 2.
-const MODELS: [&str; 4] = ["bench, 3 devices", "any VMM", "Saver", "from PRE_COPY"];
+const MODELS: [&str; 5] = ["bench, 3 devices", "any VMM", "Saver", "from PRE_COPY", "2 devices"];
 
 /// The one that Spin has, too.
 const SPINS: &str = "bench, 3 devices";

@@ -68,7 +68,7 @@ pub(crate) struct Cases {
     #[arg(long, value_name = "NAME")]
     model: Option<String>,
     /// Only models of devices with these flags, and no bugs, slips and wrong designs.
-    #[arg(long, value_name = "FLAGS", value_parser = features)]
+    #[arg(long, value_name = "FLAGS", value_parser = super::features)]
     features: Option<Features>,
 }
 
@@ -79,12 +79,6 @@ pub(crate) enum By {
     Stateright,
     /// Our own explorer: knows a world again by all of it.
     Own,
-}
-
-fn features(name: &str) -> std::result::Result<Features, String> {
-    let names = Features::SETS.map(|set| set.slug());
-    let found = Features::SETS.into_iter().find(|set| set.slug() == name);
-    found.ok_or_else(|| format!("there are no such flags; there are {}", names.join(", ")))
 }
 
 impl Cases {

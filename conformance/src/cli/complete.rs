@@ -83,7 +83,7 @@ pub(super) struct MachineArguments {
     #[arg(long, value_enum, default_value = "control")]
     machine: Kind,
     /// The flags of the device: stop-copy, p2p, pre-copy or full.
-    #[arg(long, value_name = "FLAGS", value_parser = features)]
+    #[arg(long, value_name = "FLAGS", value_parser = super::features)]
     features: Option<Features>,
 }
 
@@ -96,14 +96,6 @@ pub(super) struct DeviceArguments {
     /// Also, on a kernel, the SET that hangs older ones.
     #[arg(long)]
     dangerous: bool,
-}
-
-fn features(slug: &str) -> std::result::Result<Features, String> {
-    let found = Features::SETS.into_iter().find(|features| features.slug() == slug);
-    found.ok_or_else(|| {
-        let known = Features::SETS.map(Features::slug);
-        format!("there are no such flags; there are {}", known.join(", "))
-    })
 }
 
 /// A device and what it is held against.

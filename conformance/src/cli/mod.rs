@@ -36,6 +36,7 @@ use std::process::ExitCode;
 use clap::{Args, Parser, Subcommand};
 use vfio_conform::suite::Suite;
 use vfio_conform::trace::Trace;
+use vfio_fsm_core::Features;
 
 use output::Output;
 
@@ -170,6 +171,13 @@ fn execute(command: Option<Command>, output: &mut Output) -> Result<Verdict> {
         Some(Command::Mlx5(arguments)) => mlx5::run(&arguments, output),
     };
     good.map(Verdict::from)
+}
+
+/// Flags by their name: `stop-copy`, `p2p`, `pre-copy` or `full`.
+fn features(name: &str) -> std::result::Result<Features, String> {
+    let names = Features::SETS.map(|set| set.slug());
+    let found = Features::SETS.into_iter().find(|set| set.slug() == name);
+    found.ok_or_else(|| format!("there are no such flags; there are {}", names.join(", ")))
 }
 
 /// Which of the generated traces.

@@ -21,18 +21,19 @@ pub struct MissingTool {
     pub package: String,
 }
 
-/// Everything the lab calls, and where Debian keeps it.
-pub(crate) const TOOLS: &[(&str, &str)] = &[
+/// What fetches and unpacks packages, and where Debian keeps it.
+pub(crate) const FETCHING: [(&str, &str); 6] = [
     ("apt-get", "apt"),
     ("apt-cache", "apt"),
     ("dpkg-deb", "dpkg"),
     ("tar", "tar"),
     ("xz", "xz-utils"),
     ("setpriv", "util-linux"),
-    ("make", "make"),
-    ("gcc", "gcc"),
-    ("qemu-system-x86_64", "qemu-system-x86"),
 ];
+
+/// What the lab calls beside it.
+pub(crate) const LAB: [(&str, &str); 3] =
+    [("make", "make"), ("gcc", "gcc"), ("qemu-system-x86_64", "qemu-system-x86")];
 
 /// Says which of `tools` (program, package) are missing, or nothing.
 pub(crate) fn check<'t>(tools: impl IntoIterator<Item = (&'t str, &'t str)>) -> Result<(), Error> {

@@ -265,7 +265,7 @@ fn check_host(options: &Options) -> Result<(), Error> {
     if std::env::consts::ARCH != "x86_64" {
         return Err(Error::Architecture { seen: std::env::consts::ARCH.to_owned() });
     }
-    host::check(host::TOOLS.iter().copied())?;
+    host::check(host::FETCHING.into_iter().chain(host::LAB))?;
     if options.kvm {
         let device = fs::File::options().read(true).write(true).open("/dev/kvm");
         device.map_err(|source| Error::Kvm { source })?;
