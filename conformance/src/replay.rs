@@ -149,7 +149,8 @@ impl<'t> Replayer<'t> {
         Outcome { verdict, ops: self.ops }
     }
 
-    fn inapplicable(&self, trace: &Trace, options: Options<'_>) -> Option<String> {
+    /// Why the targets cannot run a trace, if they cannot.
+    pub fn inapplicable(&self, trace: &Trace, options: Options<'_>) -> Option<String> {
         let Some(first) = self.targets.first() else { return Some("there is no target".into()) };
         let features = trace.header.features;
         if !first.offers(features) {

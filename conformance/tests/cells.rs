@@ -49,10 +49,14 @@ impl Bench {
         Ok(Self { targets, deviations })
     }
 
-    fn run(&mut self, trace: &Trace) -> Result<(), Failed> {
+    fn with<T>(&mut self, act: impl FnOnce(&mut Replayer<'_>, Options<'_>) -> T) -> T {
         let options = Options { dangerous: false, deviations: self.deviations.as_ref() };
         let targets = self.targets.iter_mut().map(|target| &mut **target as &mut dyn Target);
-        match Replayer::new(targets.collect()).replay(trace, options).verdict {
+        act(&mut Replayer::new(targets.collect()), options)
+    }
+
+    fn run(&mut self, trace: &Trace) -> Result<(), Failed> {
+        match self.with(|replayer, options| replayer.replay(trace, options).verdict) {
             Verdict::Pass | Verdict::Deviation { .. } => Ok(()),
             Verdict::Fail(mismatch) => Err(mismatch.to_string().into()),
             // Those that cannot be run were left out beforehand.
@@ -60,20 +64,11 @@ impl Bench {
         }
     }
 
-    /// Why a trace cannot be run here.
-    fn obstacle(&self, trace: &Trace) -> Option<String> {
-        let first = self.targets.first()?;
-        if !first.offers(trace.header.features) {
-            return Some(format!("the target is no device with {}", trace.header.features));
-        }
-        if first.is_kernel() && trace.header.dangerous.is_some() {
-            return Some("it hangs or crashes some kernels".to_owned());
-        }
-        let lacks = |need: &vfio_conform::trace::Need| match need {
-            vfio_conform::trace::Need::SecondDevice => self.targets.len() < 2,
-            need => !first.can(*need),
-        };
-        trace.needs().find(lacks).map(|need| format!("the target lacks {need}"))
+    /// Why each trace cannot be run here, if it cannot.
+    fn obstacles(&mut self, traces: &[Trace]) -> Vec<Option<String>> {
+        self.with(|replayer, options| {
+            traces.iter().map(|trace| replayer.inapplicable(trace, options)).collect()
+        })
     }
 }
 
@@ -91,7 +86,7 @@ fn wanted(arguments: &Arguments) -> impl Iterator<Item = (Suite, Features)> + us
 
 fn main() -> ExitCode {
     let arguments = Arguments::from_args();
-    let bench = match Bench::open() {
+    let mut bench = match Bench::open() {
         Ok(bench) => bench,
         Err(error) => {
             eprintln!("cells: {error}");
@@ -100,7 +95,7 @@ fn main() -> ExitCode {
     };
     let traces: Vec<Trace> =
         wanted(&arguments).flat_map(|(suite, features)| suite.generate(features)).collect();
-    let obstacles: Vec<_> = traces.iter().map(|trace| bench.obstacle(trace)).collect();
+    let obstacles = bench.obstacles(&traces);
     let bench = Arc::new(Mutex::new(bench));
     let trial = |(trace, obstacle): (Trace, Option<String>)| {
         let bench = Arc::clone(&bench);

@@ -3,7 +3,9 @@
 
 use std::fmt;
 use std::io;
-use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd, RawFd};
+#[cfg(feature = "abuse")]
+use std::os::fd::BorrowedFd;
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::time::Duration;
 
 use nix::sys::uio::pwrite;
@@ -249,11 +251,13 @@ impl KernelDevice {
     }
 
     /// The device fd, for calls that are no ops.
+    #[cfg(feature = "abuse")]
     pub(crate) fn device_fd(&self) -> Result<BorrowedFd<'_>, Errno> {
         self.node.fd()
     }
 
     /// The same of a data_fd.
+    #[cfg(feature = "abuse")]
     pub(crate) fn data_fd(&self, fd: Fd) -> Result<BorrowedFd<'_>, Errno> {
         self.data_fds.get(fd)
     }

@@ -45,12 +45,14 @@
 //! * `io-uring`: [`Op::UringRead`]. Without it, that op answers `EOPNOTSUPP`.
 //! * `tracing`: an observer that makes events of the crate tracing of what a session does.
 //! * `dma-logging`: the module `dma_logging`, which memory the device writes. Needs vm-memory.
+//! * `abuse`: the module `abuse`, calls with sizes, flags and pointers that no VMM should use.
 //!
 //! [`Op`]: vfio_fsm_core::Op
 //! [`Op::UringRead`]: vfio_fsm_core::Op::UringRead
 //! [`Reply`]: vfio_fsm_core::Reply
 #![deny(unsafe_op_in_unsafe_fn)]
 
+#[cfg(feature = "abuse")]
 pub mod abuse;
 mod anomaly;
 mod calls;

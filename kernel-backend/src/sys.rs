@@ -5,6 +5,7 @@
 //! result when a bit is set that it has no name for, and `POLLRDHUP` is how mlx5 tells that a
 //! session is over.
 
+#[cfg(feature = "abuse")]
 pub(crate) mod brink;
 #[cfg(feature = "dma-logging")]
 pub(crate) mod dma_logging;

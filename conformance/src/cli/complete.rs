@@ -15,7 +15,7 @@ use vfio_conform::complete::power::Table;
 use vfio_conform::complete::{Complete, Size, Symbol, tour};
 use vfio_conform::replay::Target;
 use vfio_conform::suite::{Input, Kind, Specification, Subject};
-use vfio_conform::trace;
+use vfio_conform::trace::{self, Need};
 use vfio_fsm_core::Features;
 
 use super::Result;
@@ -103,7 +103,6 @@ pub(super) fn subject(
     machine: MachineArguments,
     device: &DeviceArguments,
 ) -> Result<(Specification, Box<dyn Target>)> {
-    use vfio_conform::trace::Need;
     let mut targets = device.target.open(None)?;
     let target = targets.swap_remove(0);
     let offered = Features::SETS.into_iter().rev().find(|&features| target.offers(features));

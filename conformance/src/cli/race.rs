@@ -13,6 +13,7 @@ use vfio_conform::target::SharedReference;
 #[cfg(feature = "mlx5")]
 use vfio_conform::target::{Mlx5Options, SharedMlx5};
 use vfio_fsm_core::Features;
+use vfio_fsm_core::device::Bug;
 use vfio_fsm_kernel::{DevicePath, DevicePort, KernelDevice};
 
 use super::Result;
@@ -105,19 +106,17 @@ const LONGEST_SAVE: u64 = 64;
 
 /// What is raced at.
 enum Arena {
-    Reference(SharedReferenceOf),
+    /// With this bug, anew for each round.
+    Reference(Option<Bug>),
     #[cfg(feature = "mlx5")]
     Mlx5(Mlx5Options, Option<SharedMlx5>),
     Kernel(KernelDevice),
 }
 
-/// How a reference device is made for each round.
-struct SharedReferenceOf(Option<vfio_fsm_core::device::Bug>);
-
 impl Arena {
     fn open(target: &TargetName) -> Result<Self> {
         match target {
-            TargetName::Reference(bug) => Ok(Self::Reference(SharedReferenceOf(*bug))),
+            TargetName::Reference(bug) => Ok(Self::Reference(*bug)),
             #[cfg(feature = "mlx5")]
             TargetName::Mlx5(options) => Ok(Self::Mlx5(*options, None)),
             TargetName::Kernel(devices) => {
@@ -147,7 +146,7 @@ impl Arena {
 
     fn round(&mut self, threads: u8, plan: Plan) -> Result<std::result::Result<History, Stuck>> {
         Ok(match self {
-            Self::Reference(SharedReferenceOf(bug)) => {
+            Self::Reference(bug) => {
                 let device = SharedReference::new(Features::ALL, *bug);
                 race((0..threads).map(|_| device.clone()).collect(), plan)
             }

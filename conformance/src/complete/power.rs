@@ -131,17 +131,12 @@ impl Words {
 /// Wrong machines of one kind. All of them up to `most`, and beyond that as many, drawn with a seed.
 pub fn wrongs(machine: &Machine, wrong: Wrong, most: usize, seed: u64) -> Vec<Machine> {
     let mut random = fastrand::Rng::with_seed(seed);
-    let singles = |wrong: Wrong| match wrong {
-        Wrong::Output => wrong_outputs(machine),
-        _ => wrong_transfers(machine),
-    };
+    let changed = |(from, input, entry)| machine.with(from, input, entry);
     let mut changed: Vec<Machine> = match wrong {
-        Wrong::Output | Wrong::Transfer => {
-            let one = |(from, input, entry)| machine.with(from, input, entry);
-            singles(wrong).into_iter().map(one).collect()
-        }
+        Wrong::Output => wrong_outputs(machine).into_iter().map(changed).collect(),
+        Wrong::Transfer => wrong_transfers(machine).into_iter().map(changed).collect(),
         Wrong::TwoTransfers => {
-            let all = singles(Wrong::Transfer);
+            let all = wrong_transfers(machine);
             let mut two = || {
                 let (one, other) = (random.choice(&all)?, random.choice(&all)?);
                 Some(machine.with(one.0, one.1, one.2).with(other.0, other.1, other.2))
@@ -261,13 +256,13 @@ impl Table {
         most: usize,
     ) -> Result<Self, Alike> {
         let tour = Words::one("tour", tour::transitions(machine).word);
+        let observed = tour.observed(look);
         let mut suites = vec![
-            (tour.observed(look), None),
             (tour, None),
+            (observed, None),
             (Words::one("pairs", tour::pairs(machine).word), None),
             (Words::one("random 100k", random_word(machine, 100_000)), None),
         ];
-        suites.swap(0, 1);
         for extra in 0..=extra {
             let suite = Complete::new(machine, extra)?;
             suites.push((Words::complete(&suite, format!("HSI({extra})")), Some(extra)));

@@ -7,6 +7,7 @@
     reason = "a helper of a test fails as the test does"
 )]
 
+#[cfg(feature = "abuse")]
 mod abuse;
 mod double;
 mod odd;
