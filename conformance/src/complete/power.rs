@@ -256,13 +256,13 @@ impl Table {
         most: usize,
     ) -> Result<Self, Alike> {
         let tour = Words::one("tour", tour::transitions(machine).word);
-        let observed = tour.observed(look);
-        let mut suites = vec![
-            (tour, None),
-            (observed, None),
-            (Words::one("pairs", tour::pairs(machine).word), None),
-            (Words::one("random 100k", random_word(machine, 100_000)), None),
-        ];
+        let pairs = Words::one("pairs", tour::pairs(machine).word);
+        let random = Words::one("random 100k", random_word(machine, 100_000));
+        let tours = [tour, pairs].into_iter().flat_map(|words| {
+            let observed = words.observed(look);
+            [words, observed]
+        });
+        let mut suites: Vec<_> = tours.chain([random]).map(|words| (words, None)).collect();
         for extra in 0..=extra {
             let suite = Complete::new(machine, extra)?;
             suites.push((Words::complete(&suite, format!("HSI({extra})")), Some(extra)));
