@@ -59,7 +59,7 @@ enum Command {
     /// Check the model, generate every suite, replay it on the reference device (the default).
     #[cfg(feature = "check")]
     Run,
-    /// Check the model: every property, every planted bug, and the claim that must fall.
+    /// Check the model: every property, every fault that one must catch, and the claims that must fall.
     #[cfg(feature = "check")]
     Check(check::Arguments),
     /// Measure the checkers, ours and others, on the same models.

@@ -28,14 +28,13 @@
 //!   is being reset may reach the firmware behind that, and the VHCA of a device in RUNNING would
 //!   stay suspended. So who carries a reset out resets the function once more if the VHCA has been
 //!   changed while the reset was under way, be it by himself or by a holder before him. To the user
-//!   that reset comes when the SET is done (C32), or, if it made the SET fail, before it (M140). The kernel's driver does not, and leaves such a
-//!   function suspended.
-//!
+//!   that reset comes when the SET is done (C32), or, if it made the SET fail, before it (M140). The
+//!   kernel's driver does not, and leaves such a function suspended.
 //! * **Nobody sees a failure that only the reset explains** (M140). A command of a SET, a read or a
 //!   PRECOPY_INFO that meets a VHCA which has just been reset fails. So an op whose command
 //!   has failed looks whether a reset has come meanwhile, carries it out, and is done once more: as
-//!   if it had come behind the reset. It waits at the gate for a reset of the function that is under way, which
-//!   waits for nobody. The kernel's driver returns the errno.
+//!   if it had come behind the reset. It waits at the gate for a reset of the function that is under
+//!   way, which waits for nobody. The kernel's driver returns the errno.
 //!
 //! [`ResetGate`]: vfio_fsm_core::device::ResetGate
 //!
