@@ -13,8 +13,7 @@ use crate::case::Case;
 use crate::claim::Claim;
 use crate::counterexample::Counterexample;
 use crate::locks::Schedule;
-use crate::property::Property;
-use crate::scene::{OnScene, Scene, Stage};
+use crate::scene::{ALL, OnScene, Scene, Stage, Verdicts};
 use crate::search::{Found, Search};
 use crate::system::EVERY_RUN_ENDS;
 use crate::watch::{Cut, Watch};
@@ -209,7 +208,16 @@ impl OnScene for Checking<'_> {
 
 impl Checking<'_> {
     fn by_stateright<S: Scene>(&self, scene: S) -> Checked {
-        let stage = Stage::new(scene);
+        let mut found = self.explored(Stage::at_once(scene.clone()));
+        if !found.broken.is_empty() {
+            // What else is, and how soon? Nothing, if it is cut short meanwhile.
+            let each = self.explored(Stage::new(scene.clone()));
+            found = if each.broken.is_empty() { found } else { each };
+        }
+        self.checked(&scene, found)
+    }
+
+    fn explored<S: Scene>(&self, stage: Stage<S>) -> Found<S::Action> {
         let stop = stage.stop();
         let checker = stage.checker().threads(self.how.threads.get()).spawn_bfs();
         while !checker.is_done() {
@@ -220,15 +228,14 @@ impl Checking<'_> {
             thread::sleep(Duration::from_micros(200 + generated as u64 / 100).min(LOOK));
         }
         let checker = checker.join();
-        let found = Found {
+        Found {
             states: checker.unique_state_count(),
             // It counts the initial world as generated, too.
             transitions: checker.state_count() - 1,
             depth: checker.max_depth(),
             judged: checker.model().judged(),
             broken: broken(&checker),
-        };
-        self.checked(&checker.model().scene, found)
+        }
     }
 
     fn checked<S: Scene>(&self, scene: &S, found: Found<S::Action>) -> Checked {
@@ -292,11 +299,60 @@ impl Run {
 /// The broken properties, by number, each with a run, shortest first.
 fn broken<S: Scene>(checker: &impl Checker<Stage<S>>) -> Vec<(usize, Vec<S::Action>)> {
     let properties = checker.model().scene.properties();
-    let mut found = checker.discoveries();
-    let run = |(number, property): (usize, &&Property)| {
-        Some((number, found.remove(property.id)?.into_actions()))
-    };
-    let mut broken: Vec<_> = properties.iter().enumerate().filter_map(run).collect();
+    let mut broken = Vec::new();
+    for (asked, path) in checker.discoveries() {
+        let violated = path.last_state().violated();
+        let actions = path.into_actions();
+        let meant = |&number: &usize| match asked {
+            ALL => violated & 1 << number != 0,
+            asked => properties[number].id == asked,
+        };
+        broken.extend((0..properties.len()).filter(meant).map(|number| (number, actions.clone())));
+    }
     broken.sort_by_key(|(number, actions)| (actions.len(), *number));
     broken
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::case::BENCH_CASES;
+    use crate::devices::{Devices, Fault};
+
+    /// X3: a check that is asked for all properties at once says of each whether it is broken, with
+    /// a run as short as those of a check that is asked for one after the other.
+    #[test]
+    fn what_is_broken_is_said_of_each() {
+        let scene = Devices { count: 2, fault: Some(Fault::ResetsAll) };
+        let how = How { threads: NonZeroUsize::MIN, ..How::default() };
+        let checking = Checking { case: &BENCH_CASES[1], how, watch: &Watch::new(None) };
+        let runs = |checked: Checked| -> Vec<(&'static str, usize)> {
+            let run = |failure: Failure| match failure {
+                Failure::Broken(run) => (run.property, run.steps.len()),
+                other => panic!("{other}"),
+            };
+            checked.failures.into_iter().map(run).collect()
+        };
+        let stateright = runs(checking.by_stateright(scene));
+        let own = runs(Checking { how: How { engine: Engine::Own, ..how }, ..checking }.on(scene));
+        assert_eq!(stateright, own);
+        assert!(!own.is_empty());
+        // The first of them is all that the first question finds.
+        let first = checking.explored(Stage::at_once(scene)).broken;
+        assert_eq!(first.first().map(|(_, actions)| actions.len()), own.first().map(|run| run.1));
+    }
+
+    /// X3: what holds is judged as often however it is asked.
+    #[test]
+    fn what_holds_is_judged_as_often() {
+        let scene = Devices { count: 2, fault: None };
+        let checking =
+            Checking { case: &BENCH_CASES[1], how: How::default(), watch: &Watch::new(None) };
+        let at_once = checking.explored(Stage::at_once(scene));
+        let each = checking.explored(Stage::new(scene));
+        assert!(at_once.broken.is_empty() && each.broken.is_empty());
+        assert_eq!(at_once.judged, each.judged);
+        assert_eq!((at_once.states, at_once.transitions), (each.states, each.transitions));
+        assert!(at_once.judged.iter().all(|&judged| judged > 0));
+    }
 }

@@ -15,7 +15,7 @@ use crate::scene::{Judge, Scene};
 use crate::world::{Action, Actor, World};
 
 /// The model, for one set of flags.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Protocol {
     features: Features,
     planted: Planted,

@@ -9,7 +9,8 @@
  * A device is its state, the state that a SET under way leads to, its data_fd and how much went
  * through that. A SET begins, and goes on arc by arc, or fails into ERROR; bytes go through the
  * data_fd and it is closed, meanwhile or not; one reset happens in all, to one of the devices. What
- * happens is one d_step, so Spin's states are those of the devices: 2 * 126^DEVICES.
+ * happens is one d_step, so Spin's states are those of the devices: 2 * 126^DEVICES. What must hold
+ * is asserted behind each.
  */
 
 #ifndef DEVICES
@@ -58,10 +59,17 @@ bool was_reset;
 #define ME _pid
 #define AT_REST (state[ME] == target[ME])
 
-#define SET(t) \
-    :: d_step { AT_REST && state[ME] != t && HAS_ROUTE(state[ME], t) -> target[ME] = t }
-
 inline end_session() { fd[ME] = NONE; data[ME] = 0 }
+
+/* The properties of fsm-model/src/devices.rs that can fail here: a second reset has a guard before it,
+ * and no process names the variables of another. */
+inline judge() {
+    assert(fd[ME] == NONE || fd[ME] == SESSION(state[ME]));
+    assert(AT_REST || HAS_ROUTE(state[ME], target[ME]))
+}
+
+#define SET(t) \
+    :: d_step { AT_REST && state[ME] != t && HAS_ROUTE(state[ME], t) -> target[ME] = t; judge() }
 
 active [DEVICES] proctype Device() {
     do
@@ -76,14 +84,17 @@ active [DEVICES] proctype Device() {
         if
         :: SESSION(state[ME]) != SESSION(NEXT(state[ME], target[ME])) ->
             end_session();
-            fd[ME] = SESSION(NEXT(state[ME], target[ME]))
+            fd[ME] = SESSION(NEXT(state[ME], target[ME]));
+            assert(data[ME] == 0)
         :: else
         fi;
-        state[ME] = NEXT(state[ME], target[ME]) }
-    :: d_step { !AT_REST -> end_session(); state[ME] = ERROR; target[ME] = ERROR }
-    :: d_step { fd[ME] != NONE && data[ME] < ALL -> data[ME]++ }
-    :: d_step { fd[ME] != NONE -> end_session() }
+        state[ME] = NEXT(state[ME], target[ME]);
+        judge() }
+    :: d_step { !AT_REST -> end_session(); state[ME] = ERROR; target[ME] = ERROR; judge() }
+    :: d_step { fd[ME] != NONE && data[ME] < ALL -> data[ME]++; judge() }
+    :: d_step { fd[ME] != NONE -> end_session(); judge() }
     :: d_step { !was_reset ->
-        was_reset = true; end_session(); state[ME] = RUNNING; target[ME] = RUNNING }
+        was_reset = true; end_session(); state[ME] = RUNNING; target[ME] = RUNNING;
+        assert(fd[ME] == NONE && data[ME] == 0) }
     od
 }

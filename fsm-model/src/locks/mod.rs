@@ -93,7 +93,7 @@ pub(crate) const STARTS: [State; 4] =
     [State::Running, State::PreCopy, State::StopCopy, State::Resuming];
 
 /// The model, from one state of the device.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Locks {
     start: State,
     design: Design,

@@ -16,7 +16,7 @@ use crate::session::{
 };
 
 /// The model.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Destination {
     pub(crate) features: Features,
     pub(crate) setting: Setting,

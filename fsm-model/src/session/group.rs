@@ -17,7 +17,7 @@ use crate::session::slip::Slip;
 use crate::session::{Asked, Did, Judgement, Play, Trouble, open_choices, reached, record};
 
 /// The model.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Pair {
     pub(crate) features: Features,
     pub(crate) setting: Setting,

@@ -35,7 +35,7 @@ use crate::world::Actor;
 pub(crate) type SmallDevice = Device<Memory<1>, 2>;
 
 /// A scene in which sessions are at work: each step does something, and the rules judge that.
-pub(crate) trait Play: Send + Sized + Sync + 'static {
+pub(crate) trait Play: Clone + Send + Sync + 'static {
     type World: Copy + fmt::Debug + Eq + Hash + Send + Sync;
     type Action: Copy + fmt::Debug + PartialEq + Send + Sync;
 

@@ -20,7 +20,7 @@ use crate::session::{
 use crate::world::Actor;
 
 /// The model.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Source {
     pub(crate) features: Features,
     pub(crate) setting: Setting,

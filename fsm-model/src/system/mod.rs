@@ -69,7 +69,7 @@ pub use slip::StreamSlip;
 pub(crate) use world::World;
 
 /// The model, with `N` devices.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct System<const N: usize> {
     pub(crate) setting: Setting,
     /// What both VMMs get wrong around their sessions.
