@@ -15,6 +15,7 @@ use clap::{Args, Subcommand};
 use indicatif::HumanCount;
 use serde::Serialize;
 use serde_json::Value;
+use vfio_conform::system::{Family, Scratch, tie};
 use vfio_fsm_model::Case;
 
 use super::Result;
@@ -122,8 +123,8 @@ struct Bench {
 pub(crate) fn run(arguments: &Arguments, output: &mut Output) -> Result {
     let What::Check(arguments) = &arguments.what;
     let cases = arguments.chosen()?;
-    let directory = Directory::new()?;
-    let pans = Spin::build(&directory.0)?;
+    let directory = Scratch::new()?;
+    let pans = Spin::build(directory.path())?;
     let rounds = arguments.rounds.get();
     let runs = cases.len() * CHECKERS.len() * rounds as usize;
     let bar = output::bar(runs as u64, "measuring");
@@ -246,7 +247,7 @@ impl Spin {
         ];
         for (tool, arguments) in steps {
             let mut command = Command::new(tool);
-            match command.args(&arguments).current_dir(directory).output() {
+            match tie(command.args(&arguments).current_dir(directory)).output() {
                 Err(error) if error.kind() == ErrorKind::NotFound => {
                     return Ok(Err(SPIN_MISSING.to_owned()));
                 }
@@ -287,12 +288,13 @@ impl Cost {
         let name = Path::new(command.get_program()).file_name().map(OsStr::to_owned);
         let name = name.unwrap_or_default().to_string_lossy().into_owned();
         let began = Instant::now();
-        let mut child =
-            command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn()?;
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null());
+        let mut family = Family::start(command)?;
+        let child = family.child();
         let mut cost = Self { seconds: 0.0, cpu_seconds: 0.0, peak_bytes: 0 };
         // What is said in all fits a pipe.
         let status = loop {
-            cost.look(&child);
+            cost.look(child);
             if let Some(status) = child.try_wait()? {
                 break status;
             }
@@ -338,24 +340,6 @@ impl Cost {
 
 /// `USER_HZ`, the same on every Linux that Rust runs on.
 const TICKS_PER_SECOND: f64 = 100.0;
-
-/// A directory of our own that is gone in the end.
-struct Directory(std::path::PathBuf);
-
-impl Directory {
-    fn new() -> Result<Self> {
-        let path = std::env::temp_dir().join(format!("vfio-conform-{}", std::process::id()));
-        fs::create_dir_all(&path).map_err(|error| format!("{}: {error}", path.display()))?;
-        Ok(Self(path))
-    }
-}
-
-impl Drop for Directory {
-    fn drop(&mut self) {
-        // It is below the system's directory for what may be lost.
-        let _ = fs::remove_dir_all(&self.0);
-    }
-}
 
 fn machine() -> String {
     let cpus = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();

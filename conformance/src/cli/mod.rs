@@ -180,6 +180,8 @@ fn features(name: &str) -> std::result::Result<Features, String> {
     found.ok_or_else(|| format!("there are no such flags; there are {}", names.join(", ")))
 }
 
+const NONE_SELECTED: &str = "no trace is selected; `generate --out -` lists what there is";
+
 /// Which of the generated traces.
 #[derive(Debug, Args)]
 struct Selection {
@@ -211,7 +213,7 @@ impl Selection {
             traces.retain(|trace| only.matches(&trace.header.name));
         }
         if traces.is_empty() {
-            return Err("no trace is selected; `generate --out -` lists what there is".into());
+            return Err(NONE_SELECTED.into());
         }
         Ok(traces)
     }
