@@ -62,7 +62,7 @@ enum Command {
     /// Check the model: every property, every fault that one must catch, and the claims that must fall.
     #[cfg(feature = "check")]
     Check(check::Arguments),
-    /// Measure the checkers, ours and others, on the same models.
+    /// Measure: ours beside another's or beside what cannot be done without, and how cost grows.
     #[cfg(feature = "check")]
     Bench(bench::Arguments),
     /// Explore the protocol as a graph: its size, how it ends, and the graph itself.
@@ -150,7 +150,7 @@ fn execute(command: Option<Command>, output: &mut Output) -> Result<Verdict> {
         #[cfg(feature = "check")]
         Some(Command::Check(arguments)) => return check::run(&arguments, output),
         #[cfg(feature = "check")]
-        Some(Command::Bench(arguments)) => bench::run(&arguments, output),
+        Some(Command::Bench(arguments)) => return bench::run(&arguments, output),
         #[cfg(feature = "check")]
         Some(Command::Graph(arguments)) => graph::run(&arguments, output),
         Some(Command::Generate(arguments)) => generate::run(&arguments, output),
