@@ -8,6 +8,7 @@
 //! * [`migrate`] runs whole migrations between two devices, with a reset at every step.
 //! * [`observe`] holds recordings of real VMMs against the state machine, from both sides.
 //! * `verify` holds the mlx5 backend against a kernel's headers, the shipping driver and libmlx5.
+//! * [`system`] is what keeps the tool from leaving anything behind when it is killed.
 //! * `lab` boots a distribution's kernel in a virtual machine and replays on its sample driver.
 //!
 //! ```
@@ -35,6 +36,7 @@ pub mod race;
 pub mod replay;
 pub mod report;
 pub mod suite;
+pub mod system;
 pub mod target;
 pub mod trace;
 #[cfg(all(feature = "mlx5", feature = "lab"))]

@@ -3,6 +3,7 @@
 //! counterexamples of the model and, later, recordings; `specs/trace-format.md` describes it.
 
 use std::borrow::Cow;
+use std::collections::HashSet;
 use std::fmt;
 use std::io::{self, BufRead, Write};
 
@@ -14,6 +15,9 @@ pub const VERSION: u32 = 1;
 
 /// A line longer than this is refused before it is read whole.
 const LONGEST_LINE: u64 = 16 << 20;
+
+/// A trace with more text than this is refused, so that no file is too large to be replayed.
+const LARGEST_TRACE: u64 = 64 << 20;
 
 /// A `fill` longer than this is refused, so that a line of text cannot ask for gigabytes.
 const LARGEST_FILL: u32 = 64 << 20;
@@ -417,6 +421,9 @@ pub enum Problem {
     /// A line without end.
     #[error("longer than {LONGEST_LINE} bytes; no trace has such lines")]
     TooLong,
+    /// A trace without end.
+    #[error("the trace {0:?} has more than {LARGEST_TRACE} bytes; make several of it")]
+    TooLarge(String),
     /// Two traces of one name.
     #[error("a second trace of the name {0:?}; names must be unique, reports go by them")]
     Twice(String),
@@ -453,63 +460,134 @@ fn within(error: &serde_json::Error) -> String {
 ///
 /// What this returns has a meaning throughout: a replayer never finds a slot that no read has
 /// filled, a third device or a part that is none.
-pub fn read(mut input: impl BufRead) -> Result<Vec<Trace>, TraceError> {
-    let mut traces: Vec<Trace> = Vec::new();
-    let mut names = std::collections::HashSet::new();
-    let mut text = Vec::new();
-    let mut slots = Filled::default();
-    let mut header_at = 1;
-    for line in 1.. {
-        let fail = |problem| TraceError { line, problem };
-        text.clear();
-        let mut limited = io::Read::take(&mut input, LONGEST_LINE + 1);
-        let len = limited.read_until(b'\n', &mut text).map_err(|e| fail(e.into()))?;
-        if len == 0 {
-            break;
-        }
-        if text.len() as u64 > LONGEST_LINE {
-            return Err(fail(Problem::TooLong));
-        }
-        if text.trim_ascii().is_empty() {
-            continue;
-        }
-        match parse(text.trim_ascii_end()).map_err(fail)? {
-            Line::Header(header) => {
-                if !names.insert(header.name.clone()) {
-                    return Err(fail(Problem::Twice(header.name)));
-                }
-                is_whole(traces.last(), header_at)?;
-                traces.push(Trace { header, steps: Vec::new() });
-                (slots, header_at) = (Filled::default(), line);
-            }
-            Line::Step(step) => {
-                let trace = traces.last_mut().ok_or_else(|| fail(Problem::Headless))?;
-                slots.check(&step).map_err(|what| fail(Problem::Nonsense(what)))?;
-                trace.steps.push(step);
-            }
-        }
-    }
-    is_whole(traces.last(), header_at)?;
-    if traces.is_empty() {
-        return Err(TraceError { line: 1, problem: Problem::Empty });
-    }
-    Ok(traces)
+pub fn read(input: impl BufRead) -> Result<Vec<Trace>, TraceError> {
+    Reader::new(input).collect()
 }
 
-/// Whether a trace, whose header stands in this line, has all its steps.
-fn is_whole(trace: Option<&Trace>, line: usize) -> Result<(), TraceError> {
-    let Some(Trace { header, steps }) = trace else { return Ok(()) };
-    let (name, seen) = (header.name.clone(), steps.len());
-    let problem = match header.steps {
-        Some(said) if said != seen => Problem::Cut { name, said, seen },
-        _ if seen == 0 => Problem::Stepless(name),
-        _ => return Ok(()),
-    };
-    Err(TraceError { line, problem })
+/// The traces of a file one after the other, as [`read`] gives them, for files that are larger than
+/// memory. After the first error there is nothing more.
+#[derive(Debug)]
+pub struct Reader<R> {
+    input: R,
+    /// Of the last line.
+    line: usize,
+    text: Vec<u8>,
+    names: HashSet<String>,
+    /// The trace whose steps are being read.
+    current: Option<Current>,
+    ended: bool,
+}
+
+/// A trace that may go on.
+#[derive(Debug)]
+struct Current {
+    trace: Trace,
+    /// The line of its header.
+    line: usize,
+    /// How long its lines are together.
+    bytes: u64,
+    filled: Filled,
+}
+
+impl<R: BufRead> Reader<R> {
+    /// The traces of a file.
+    pub fn new(input: R) -> Self {
+        let (text, names) = (Vec::new(), HashSet::new());
+        Self { input, line: 0, text, names, current: None, ended: false }
+    }
+
+    /// The next trace; nothing behind the last one.
+    fn advance(&mut self) -> Result<Option<Trace>, TraceError> {
+        while self.read_line()? {
+            if self.text.trim_ascii().is_empty() {
+                continue;
+            }
+            match parse(self.text.trim_ascii_end()).map_err(|problem| self.fail(problem))? {
+                Line::Header(header) => {
+                    if let Some(before) = self.begin(header)? {
+                        return before.finish().map(Some);
+                    }
+                }
+                Line::Step(step) => self.step(step).map_err(|problem| self.fail(problem))?,
+            }
+        }
+        match self.current.take() {
+            Some(last) => last.finish().map(Some),
+            None if self.names.is_empty() => Err(TraceError { line: 1, problem: Problem::Empty }),
+            None => Ok(None),
+        }
+    }
+
+    /// The next line; false at the end of the file.
+    fn read_line(&mut self) -> Result<bool, TraceError> {
+        self.text.clear();
+        self.line += 1;
+        let mut limited = io::Read::take(&mut self.input, LONGEST_LINE + 1);
+        let len = limited.read_until(b'\n', &mut self.text);
+        let len = len.map_err(|error| self.fail(error.into()))?;
+        if len as u64 > LONGEST_LINE {
+            return Err(self.fail(Problem::TooLong));
+        }
+        Ok(len > 0)
+    }
+
+    /// A trace begins, and so the one before it has ended.
+    fn begin(&mut self, header: Header) -> Result<Option<Current>, TraceError> {
+        if !self.names.insert(header.name.clone()) {
+            return Err(self.fail(Problem::Twice(header.name)));
+        }
+        let trace = Trace { header, steps: Vec::new() };
+        let (line, bytes) = (self.line, self.text.len() as u64);
+        let current = Current { trace, line, bytes, filled: Filled::default() };
+        Ok(self.current.replace(current))
+    }
+
+    fn step(&mut self, step: Step) -> Result<(), Problem> {
+        let current = self.current.as_mut().ok_or(Problem::Headless)?;
+        current.bytes += self.text.len() as u64;
+        if current.bytes > LARGEST_TRACE {
+            return Err(Problem::TooLarge(current.trace.header.name.clone()));
+        }
+        current.filled.check(&step).map_err(Problem::Nonsense)?;
+        current.trace.steps.push(step);
+        Ok(())
+    }
+
+    const fn fail(&self, problem: Problem) -> TraceError {
+        TraceError { line: self.line, problem }
+    }
+}
+
+impl<R: BufRead> Iterator for Reader<R> {
+    type Item = Result<Trace, TraceError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        if self.ended {
+            return None;
+        }
+        let next = self.advance();
+        self.ended = !matches!(next, Ok(Some(_)));
+        next.transpose()
+    }
+}
+
+impl Current {
+    /// The trace, if it has all its steps.
+    fn finish(self) -> Result<Trace, TraceError> {
+        let Self { trace, line, .. } = self;
+        let seen = trace.steps.len();
+        let name = || trace.header.name.clone();
+        let problem = match trace.header.steps {
+            Some(said) if said != seen => Problem::Cut { name: name(), said, seen },
+            _ if seen == 0 => Problem::Stepless(name()),
+            _ => return Ok(trace),
+        };
+        Err(TraceError { line, problem })
+    }
 }
 
 /// Which slots the steps so far have filled.
-#[derive(Default)]
+#[derive(Debug, Default)]
 struct Filled([bool; Slots::COUNT]);
 
 impl Filled {
@@ -576,7 +654,7 @@ fn parse(text: &[u8]) -> Result<Line, Problem> {
 /// Write traces as a file.
 pub fn write<'a>(
     traces: impl IntoIterator<Item = &'a Trace>,
-    output: &mut impl Write,
+    output: &mut (impl Write + ?Sized),
 ) -> io::Result<()> {
     for trace in traces {
         serde_json::to_writer(&mut *output, &trace.header)?;

@@ -169,6 +169,25 @@ pub fn run(
     Ok(report)
 }
 
+/// Commands a second of the queue beside those of the libmlx5 in the cache, as
+/// [`libmlx5::rate`] measures them; nothing if there is none in the cache.
+///
+/// # Errors
+///
+/// [`Error`]: it could not be measured.
+pub fn rate(
+    cache: &Path,
+    compiler: &str,
+    rounds: usize,
+    commands: u32,
+) -> Result<Option<libmlx5::Rate>, Error> {
+    let cache = Cache::open(cache)?;
+    let Some(entry) = cache.newest(Part::Libmlx5.entry()) else { return Ok(None) };
+    let scratch = cache.scratch("rate")?;
+    let programs = Programs::compile(&entry.join(TREE), compiler, scratch.path())?;
+    Ok(Some(libmlx5::rate(&programs, rounds, commands)?))
+}
+
 /// What a check needs of the distribution.
 pub(crate) struct Packages {
     /// The version that names the cache's entry.

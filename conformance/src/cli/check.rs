@@ -3,8 +3,6 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
-use std::fs;
-use std::io::{self, BufWriter, Write};
 use std::net::SocketAddr;
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
@@ -13,6 +11,7 @@ use clap::{Args, ValueEnum};
 use indicatif::HumanCount;
 use serde::{Serialize, Serializer};
 use vfio_conform::suite::{Refuted, Suite};
+use vfio_conform::system::write_whole;
 use vfio_conform::trace;
 use vfio_fsm_core::Features;
 use vfio_fsm_model::{
@@ -21,7 +20,7 @@ use vfio_fsm_model::{
 };
 
 use super::matrix::Matrix;
-use super::output::Output;
+use super::output::{self, Output};
 use super::watched::Watched;
 use super::{Result, Verdict};
 
@@ -372,7 +371,7 @@ pub(crate) fn run(arguments: &Arguments, output: &mut Output) -> Result<Verdict>
 fn explore(cases: &Cases, address: SocketAddr) -> Result<Verdict> {
     let chosen = cases.chosen()?;
     let case = chosen.first().ok_or("no model is selected")?;
-    eprintln!("{}, {}: http://{address}/, until Ctrl-C", case.name, case.features);
+    output::note(format_args!("{}, {}: http://{address}/, until Ctrl-C", case.name, case.features));
     exhibit(case, address).map_err(|error| format!("--explore {address}: {error}"))?;
     Ok(Verdict::Good)
 }
@@ -407,10 +406,9 @@ fn check_everything(
         }
     }
     if let Some(path) = arguments.counterexamples.as_ref().filter(|_| asked(true)) {
-        let fail = |error: io::Error| format!("{}: {error}", path.display());
-        let mut file = BufWriter::new(fs::File::create(path).map_err(fail)?);
         let traces = Suite::Model.generate_all();
-        trace::write(&traces, &mut file).and_then(|()| file.flush()).map_err(fail)?;
+        write_whole(path, |output| trace::write(&traces, output))
+            .map_err(|error| format!("{}: {error}", path.display()))?;
     }
     let good = findings.is_good() && matrix.is_none_or(|matrix| matrix.is_good());
     Ok(verdict(good, watched))

@@ -2,8 +2,6 @@
 //! `vfio-conform complete`: suites with a guarantee, what they cost and what they catch.
 
 use std::fmt;
-use std::fs::File;
-use std::io::{BufWriter, Write};
 use std::path::PathBuf;
 use std::time::Instant;
 
@@ -15,6 +13,7 @@ use vfio_conform::complete::power::Table;
 use vfio_conform::complete::{Complete, Size, Symbol, tour};
 use vfio_conform::replay::Target;
 use vfio_conform::suite::{Input, Kind, Specification, Subject};
+use vfio_conform::system::write_whole;
 use vfio_conform::trace::{self, Need};
 use vfio_fsm_core::Features;
 
@@ -133,9 +132,8 @@ pub(crate) fn run(arguments: &Arguments, output: &mut Output) -> Result {
             let features = machine.features.unwrap_or(Features::ALL);
             let specification = Specification::new(machine.machine, features, *dangerous, true);
             let traces = specification.traces(*extra, *observed)?;
-            let fail = |error: std::io::Error| format!("{}: {error}", out.display());
-            let mut file = BufWriter::new(File::create(out).map_err(fail)?);
-            trace::write(&traces, &mut file).and_then(|()| file.flush()).map_err(fail)?;
+            write_whole(out, |output| trace::write(&traces, output))
+                .map_err(|error| format!("{}: {error}", out.display()))?;
             output.line(format_args!("{}: {} traces", out.display(), traces.len()))?;
             Ok(true)
         }

@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 use indicatif::HumanCount;
 use serde::Serialize;
+use vfio_conform::system::write_whole;
 use vfio_conform::trace::{self, Trace};
 
 use super::output::Output;
@@ -63,13 +64,9 @@ pub(crate) fn run(arguments: &Arguments, output: &mut Output) -> Result {
     Ok(true)
 }
 
-/// Under another name first, so that no half-written file is ever taken for a whole one.
 fn write_file(file: &Path, traces: &[Trace]) -> Result<Written> {
-    let fail = |error: io::Error| format!("{}: {error}", file.display());
-    let partial = file.with_extension("jsonl.partial");
-    let mut output = BufWriter::new(fs::File::create(&partial).map_err(fail)?);
-    trace::write(traces, &mut output).and_then(|()| output.flush()).map_err(fail)?;
-    fs::rename(&partial, file).map_err(fail)?;
+    write_whole(file, |output| trace::write(traces, output))
+        .map_err(|error| format!("{}: {error}", file.display()))?;
     let steps = traces.iter().map(|trace| trace.steps.len()).sum();
     Ok(Written { file: file.to_owned(), traces: traces.len(), steps })
 }

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 use indicatif::HumanCount;
 use serde::Serialize;
+use vfio_conform::system::write_whole;
 use vfio_fsm_core::Features;
 use vfio_fsm_core::device::Bug;
 use vfio_fsm_model::graph::{Graph, Label, Liveness, Seen, Trap, liveness, seen};
@@ -106,8 +107,11 @@ pub(crate) fn run(arguments: &Arguments, output: &mut Output) -> Result {
 fn write(directory: &Path, features: Features, graph: &Graph<Seen, Label>) -> Result<()> {
     let file = |extension| directory.join(format!("{}.{extension}", features.slug()));
     let edges: String = graph.edge_list().into_iter().map(|line| line + "\n").collect();
+    let whole = |extension, text: String| {
+        write_whole(&file(extension), |output| output.write_all(text.as_bytes()))
+    };
     fs::create_dir_all(directory)
-        .and_then(|()| fs::write(file("edges"), edges))
-        .and_then(|()| fs::write(file("dot"), graph.dot().to_string()))
+        .and_then(|()| whole("edges", edges))
+        .and_then(|()| whole("dot", graph.dot().to_string()))
         .map_err(|error| format!("{}: {error}", directory.display()).into())
 }

@@ -3,8 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::io::{BufWriter, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -17,6 +16,7 @@ use vfio_conform::lab::{self, Ended, Event, Incident, Part, Task};
 use vfio_conform::migrate::Matrix;
 use vfio_conform::replay::{Mismatch, Outcome, Verdict};
 use vfio_conform::report::Report;
+use vfio_conform::system;
 use vfio_conform::trace::{self, Trace};
 use vfio_fsm_kernel::abuse::CASES;
 
@@ -130,7 +130,7 @@ pub(crate) fn run(arguments: &Arguments, output: &mut Output) -> Result {
 
     std::fs::create_dir_all(&options.cache)
         .map_err(|error| format!("{}: {error}", options.cache.display()))?;
-    let file = options.cache.join(format!("traces-{}.jsonl", std::process::id()));
+    let file = lab::traces_file(&options.cache);
     let replay = Task::Replay { traces: &file, count: traces.len() };
     let migrate = Task::Migrate { rounds: arguments.rounds };
     let race = Task::Race { rounds: arguments.races };
@@ -227,11 +227,9 @@ fn options(arguments: &Arguments) -> Result<lab::Options> {
     })
 }
 
-fn write_traces(file: &PathBuf, traces: &[Trace]) -> Result<()> {
-    let fail = |error: std::io::Error| format!("{}: {error}", file.display());
-    let mut writer = BufWriter::new(std::fs::File::create(file).map_err(fail)?);
-    trace::write(traces, &mut writer).and_then(|()| writer.flush()).map_err(fail)?;
-    Ok(())
+fn write_traces(file: &Path, traces: &[Trace]) -> Result<()> {
+    system::write_whole(file, |output| trace::write(traces, output))
+        .map_err(|error| format!("{}: {error}", file.display()).into())
 }
 
 /// The verdicts of the guest, overruled where its kernel cried out.

@@ -3,7 +3,6 @@
 
 use std::collections::BTreeMap;
 use std::fmt::{self, Write as _};
-use std::fs;
 use std::path::PathBuf;
 
 use clap::Args;
@@ -13,6 +12,7 @@ use vfio_conform::complete::Machine;
 use vfio_conform::complete::Size;
 use vfio_conform::complete::learn::learn;
 use vfio_conform::suite::{Specification, Subject};
+use vfio_conform::system::write_whole;
 
 use super::Result;
 use super::complete::{DeviceArguments, MachineArguments, subject};
@@ -75,7 +75,8 @@ pub(crate) fn run(arguments: &Arguments, output: &mut Output) -> Result {
         differences: differences.iter().map(difference).collect(),
     };
     if let Some(path) = &arguments.dot {
-        fs::write(path, dot(&specification, &learned.machine))
+        let text = dot(&specification, &learned.machine);
+        write_whole(path, |output| output.write_all(text.as_bytes()))
             .map_err(|error| format!("{}: {error}", path.display()))?;
     }
     output.say("learned", &found)?;

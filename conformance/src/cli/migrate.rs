@@ -16,7 +16,7 @@ use vfio_fsm_core::Features;
 
 use super::Result;
 use super::events::Events;
-use super::output::Output;
+use super::output::{self, Output};
 use super::replay::{TargetName, Touch};
 
 /// Runs at random, if no other number is given: about a second of them.
@@ -151,7 +151,7 @@ fn end_with(hang: &Hang, events: bool) {
         // Whoever listened is gone, and so are we.
         drop(told);
     } else {
-        eprintln!("vfio-conform: FAIL: {case}: {op} does not return");
+        output::note(format_args!("vfio-conform: FAIL: {case}: {op} does not return"));
     }
     std::process::exit(1);
 }

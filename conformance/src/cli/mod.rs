@@ -62,7 +62,7 @@ enum Command {
     /// Check the model: every property, every fault that one must catch, and the claims that must fall.
     #[cfg(feature = "check")]
     Check(check::Arguments),
-    /// Measure the checkers, ours and others, on the same models.
+    /// Measure: ours beside another's or beside what cannot be done without, and how cost grows.
     #[cfg(feature = "check")]
     Bench(bench::Arguments),
     /// Explore the protocol as a graph: its size, how it ends, and the graph itself.
@@ -150,7 +150,7 @@ fn execute(command: Option<Command>, output: &mut Output) -> Result<Verdict> {
         #[cfg(feature = "check")]
         Some(Command::Check(arguments)) => return check::run(&arguments, output),
         #[cfg(feature = "check")]
-        Some(Command::Bench(arguments)) => bench::run(&arguments, output),
+        Some(Command::Bench(arguments)) => return bench::run(&arguments, output),
         #[cfg(feature = "check")]
         Some(Command::Graph(arguments)) => graph::run(&arguments, output),
         Some(Command::Generate(arguments)) => generate::run(&arguments, output),
@@ -179,6 +179,8 @@ fn features(name: &str) -> std::result::Result<Features, String> {
     let found = Features::SETS.into_iter().find(|set| set.slug() == name);
     found.ok_or_else(|| format!("there are no such flags; there are {}", names.join(", ")))
 }
+
+const NONE_SELECTED: &str = "no trace is selected; `generate --out -` lists what there is";
 
 /// Which of the generated traces.
 #[derive(Debug, Args)]
@@ -211,7 +213,7 @@ impl Selection {
             traces.retain(|trace| only.matches(&trace.header.name));
         }
         if traces.is_empty() {
-            return Err("no trace is selected; `generate --out -` lists what there is".into());
+            return Err(NONE_SELECTED.into());
         }
         Ok(traces)
     }

@@ -81,6 +81,11 @@ pub(crate) fn complain(error: &dyn Error) {
         }
         source = cause.source();
     }
+    note(text);
+}
+
+/// A line on standard error. `eprintln!` panics where nothing can be written.
+pub(crate) fn note(text: impl Display) {
     // Nowhere is left to complain to when this fails.
     let _ = writeln!(io::stderr(), "{text}");
 }

@@ -3,9 +3,9 @@
 
 use std::collections::HashSet;
 use std::fmt;
-use std::fs::File;
+use std::fs::{self, File};
 use std::io::BufReader;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::time::Instant;
 
@@ -23,7 +23,7 @@ use vfio_fsm_mlx5::transport::Choice;
 
 use super::events::{Event, Events};
 use super::output::Output;
-use super::{Result, Selection};
+use super::{NONE_SELECTED, Result, Selection};
 
 #[derive(Debug, Args)]
 pub(crate) struct Arguments {
@@ -208,24 +208,38 @@ impl Arguments {
 }
 
 pub(crate) fn run(arguments: &Arguments, output: &mut Output) -> Result {
-    let traces = load(arguments)?;
+    let traces = Traces::of(arguments)?;
+    let planned = traces.count;
     let deviations = arguments.deviations.as_deref().map(Deviations::named).transpose()?;
     let deviations = deviations.map(Deviations::of_traces);
     let (mut targets, name) = arguments.open()?;
     let targets = targets.iter_mut().map(|target| &mut **target as &mut dyn Target).collect();
     let options = Options { dangerous: arguments.dangerous, deviations: deviations.as_ref() };
     let mut events = Events::new(arguments.events, "replay");
-    events.expect(traces.len());
+    events.expect(planned);
     let mut report = Report::new(name);
     let started = Instant::now();
     let mut replayer = Replayer::new(targets);
-    for (index, trace) in traces.iter().enumerate().skip(arguments.from) {
+    let mut seen = 0;
+    traces.each(|trace| {
+        let index = seen;
+        seen += 1;
+        if index < arguments.from {
+            return Ok(());
+        }
         let name = &trace.header.name;
         events.begin(index, name)?;
-        let outcome = replayer.replay(trace, options);
+        let outcome = replayer.replay(&trace, options);
         let (ops, verdict) = (outcome.ops, &outcome.verdict);
         events.tell(&Event::Verdict { index, trace: name, ops, verdict })?;
         report.record(name, outcome);
+        Ok(())
+    })?;
+    if seen != planned {
+        return Err(format!(
+            "the files had {planned} traces and now have {seen}: they were changed meanwhile"
+        )
+        .into());
     }
     events.done()?;
     let complete =
@@ -237,28 +251,86 @@ pub(crate) fn run(arguments: &Arguments, output: &mut Output) -> Result {
     Ok(report.is_good())
 }
 
-fn load(arguments: &Arguments) -> Result<Vec<Trace>> {
-    if arguments.traces.is_empty() {
-        return arguments.selection.generate();
-    }
-    let mut traces: Vec<Trace> = Vec::new();
-    let mut names = HashSet::new();
-    for path in &arguments.traces {
-        let fail = |error: &dyn std::error::Error| format!("{}: {error}", path.display());
-        let file = File::open(path).map_err(|error| fail(&error))?;
-        let read = trace::read(BufReader::new(file)).map_err(|error| fail(&error))?;
-        if let Some(twice) = read.iter().find(|trace| names.contains(&trace.header.name)) {
-            let name = &twice.header.name;
-            let path = path.display();
-            return Err(format!("{path}: a second trace of the name {name:?}").into());
+/// The traces to be replayed. Regular files are read twice, so that they may be larger than memory:
+/// once to find what is wrong with them before anything is done to a device, and once to replay.
+struct Traces {
+    parts: Vec<Part>,
+    only: Option<glob::Pattern>,
+    /// How many there are.
+    count: usize,
+}
+
+enum Part {
+    Kept(Vec<Trace>),
+    File(PathBuf),
+}
+
+impl Traces {
+    fn of(arguments: &Arguments) -> Result<Self> {
+        if arguments.traces.is_empty() {
+            let traces = arguments.selection.generate()?;
+            return Ok(Self { count: traces.len(), parts: vec![Part::Kept(traces)], only: None });
         }
-        names.extend(read.iter().map(|trace| trace.header.name.clone()));
-        traces.extend(read);
+        let only = arguments.selection.only.clone();
+        let mut all = Self { parts: Vec::new(), only, count: 0 };
+        let mut names = HashSet::new();
+        for path in &arguments.traces {
+            let part = all.look(path, &mut names)?;
+            all.parts.push(part);
+        }
+        if all.count == 0 {
+            return Err(NONE_SELECTED.into());
+        }
+        let (from, count) = (arguments.from, all.count);
+        if from >= count {
+            let message = format!("--from {from}: there are {count} traces, counted from 0");
+            return Err(message.into());
+        }
+        Ok(all)
     }
-    let traces = arguments.selection.filter(traces)?;
-    if arguments.from >= traces.len() {
-        let (from, count) = (arguments.from, traces.len());
-        return Err(format!("--from {from}: there are {count} traces, counted from 0").into());
+
+    /// Reads a file to its end, and keeps what can be read only once.
+    fn look(&mut self, path: &Path, names: &mut HashSet<String>) -> Result<Part> {
+        let once = !fs::metadata(path).is_ok_and(|meta| meta.is_file());
+        let mut kept = Vec::new();
+        for trace in read(path)? {
+            let trace = trace?;
+            self.count += usize::from(wants(self.only.as_ref(), &trace));
+            let name = trace.header.name.clone();
+            if once {
+                kept.push(trace);
+            }
+            if names.contains(&name) {
+                let path = path.display();
+                return Err(format!("{path}: a second trace of the name {name:?}").into());
+            }
+            names.insert(name);
+        }
+        Ok(if once { Part::Kept(kept) } else { Part::File(path.to_owned()) })
     }
-    Ok(traces)
+
+    /// All that are wanted.
+    fn each(self, mut on: impl FnMut(Trace) -> Result<()>) -> Result<()> {
+        let Self { parts, only, .. } = self;
+        let mut on = |trace: Trace| if wants(only.as_ref(), &trace) { on(trace) } else { Ok(()) };
+        for part in parts {
+            match part {
+                Part::Kept(traces) => traces.into_iter().try_for_each(&mut on)?,
+                Part::File(path) => read(&path)?.try_for_each(|trace| on(trace?))?,
+            }
+        }
+        Ok(())
+    }
+}
+
+fn wants(only: Option<&glob::Pattern>, trace: &Trace) -> bool {
+    only.is_none_or(|only| only.matches(&trace.header.name))
+}
+
+/// The traces of a file; each error says which file it is.
+fn read(path: &Path) -> Result<impl Iterator<Item = Result<Trace>>> {
+    let name = path.display().to_string();
+    let file = File::open(path).map_err(|error| format!("{name}: {error}"))?;
+    let fail = move |error| format!("{name}: {error}").into();
+    Ok(trace::Reader::new(BufReader::new(file)).map(move |trace| trace.map_err(&fail)))
 }

@@ -110,7 +110,7 @@ impl Watched {
                 let Some((case, since)) = current else { continue };
                 let line = progress(case, &watch, since.elapsed());
                 if bar.is_hidden() {
-                    eprintln!("{line}");
+                    output::note(line);
                 } else {
                     bar.set_prefix(line);
                 }

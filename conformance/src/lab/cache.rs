@@ -15,6 +15,21 @@ use super::packages::compare_versions;
 /// Marks directories under construction; swept when the next lab starts.
 const PARTIAL: &str = "partial-";
 
+/// How the names of the files begin that hold the traces of a run. They are made before the lock is
+/// held, so their names end in the process that has made them.
+const TRACES: &str = "traces-";
+
+/// Where a run of this process keeps the traces that it hands to the guest.
+pub fn traces_file(cache: &Path) -> PathBuf {
+    cache.join(format!("{TRACES}{}.jsonl", std::process::id()))
+}
+
+/// Whether the process that has made such a file is gone.
+fn is_abandoned(traces: &str) -> bool {
+    let process = traces.strip_prefix(TRACES).and_then(|rest| rest.split_once('.'));
+    process.is_some_and(|(id, _)| !Path::new("/proc").join(id).exists())
+}
+
 /// The name of an entry for what has this version.
 pub(crate) fn entry_name(prefix: &str, version: &str) -> String {
     let safe = |c: char| if c.is_ascii_alphanumeric() || "+.-".contains(c) { c } else { '_' };
@@ -99,6 +114,9 @@ impl Cache {
         for name in self.names(PARTIAL) {
             remove(&self.root.join(name));
         }
+        for name in self.names(TRACES).into_iter().filter(|name| is_abandoned(name)) {
+            let _ = fs::remove_file(self.root.join(name));
+        }
     }
 }
 
@@ -117,13 +135,18 @@ impl Drop for Scratch {
     }
 }
 
-/// Brings an entry's files to the disk before its name says that it is whole.
+/// Brings all of an entry to the disk before its name says that it is whole.
 fn sync(dir: &Path) -> Result<(), Error> {
-    let entries = fs::read_dir(dir).map_err(file("list", dir))?;
-    for path in entries.flatten().map(|entry| entry.path()).chain([dir.to_owned()]) {
-        File::open(&path).and_then(|open| open.sync_all()).map_err(file("sync", &path))?;
+    for entry in fs::read_dir(dir).map_err(file("list", dir))? {
+        let entry = entry.map_err(file("list", dir))?;
+        let (path, kind) = (entry.path(), entry.file_type().map_err(file("look at", dir))?);
+        if kind.is_dir() {
+            sync(&path)?;
+        } else if kind.is_file() {
+            File::open(&path).and_then(|open| open.sync_all()).map_err(file("sync", &path))?;
+        }
     }
-    Ok(())
+    File::open(dir).and_then(|open| open.sync_all()).map_err(file("sync", dir))
 }
 
 /// Removes what is left of an entry. Failing is no harm: nobody takes it for an entry, and the

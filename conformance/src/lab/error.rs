@@ -105,7 +105,7 @@ pub enum Error {
 
     /// The package lists could not be brought up to date.
     #[error(
-        "`apt-get update` into the lab's own lists failed {attempts} times; check the network and \
+        "`apt-get update` into the lab's own lists failed (attempts: {attempts}); check the network and \
          /etc/apt/sources.list, then run again. It said:\n{said}"
     )]
     Lists {
@@ -117,7 +117,7 @@ pub enum Error {
 
     /// A package could not be downloaded.
     #[error(
-        "`apt-get download {packages}` failed {attempts} times; check the network (the mirror is \
+        "`apt-get download {packages}` failed (attempts: {attempts}); check the network (the mirror is \
          the one in /etc/apt/sources.list), then run again. It said:\n{said}"
     )]
     Download {

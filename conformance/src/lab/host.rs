@@ -3,14 +3,14 @@
 
 use std::fs::File;
 use std::io::Read;
-use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::process::{Command, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
 
 use super::error::Error;
+use crate::system::Family;
 
 /// A program the lab needs that is not on the PATH.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -22,13 +22,12 @@ pub struct MissingTool {
 }
 
 /// What fetches and unpacks packages, and where Debian keeps it.
-pub(crate) const FETCHING: [(&str, &str); 6] = [
+pub(crate) const FETCHING: [(&str, &str); 5] = [
     ("apt-get", "apt"),
     ("apt-cache", "apt"),
     ("dpkg-deb", "dpkg"),
     ("tar", "tar"),
     ("xz", "xz-utils"),
-    ("setpriv", "util-linux"),
 ];
 
 /// What the lab calls beside it.
@@ -71,14 +70,11 @@ fn is_program(file: &Path) -> bool {
     file.metadata().is_ok_and(|meta| meta.is_file() && meta.permissions().mode() & 0o111 != 0)
 }
 
-/// A command that the kernel kills when this thread ends, however it ends.
-///
-/// `Drop` does not run in a process that gets SIGKILL, and asking for a parent-death signal
-/// between fork and exec would be unsafe code, so `setpriv` (which becomes the program) asks.
-/// A process group of its own keeps the terminal's Ctrl-C away: we decide what stops when.
+/// A command without input. A process group of its own, once it runs, keeps the terminal's Ctrl-C
+/// away: we decide what stops when.
 pub(crate) fn command(program: &str) -> Command {
-    let mut command = Command::new("setpriv");
-    command.args(["--pdeathsig", "KILL", "--", program]).stdin(Stdio::null()).process_group(0);
+    let mut command = Command::new(program);
+    command.stdin(Stdio::null());
     command
 }
 
@@ -101,17 +97,15 @@ impl Said {
 pub(crate) fn run(mut command: Command, cancel: &AtomicBool) -> Result<Said, Error> {
     let program = named(&command);
     let start = |source| Error::Start { program: program.clone(), source };
-    let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().map_err(start)?;
-    let mut child = Group(child);
-    let (out, err) = (child.0.stdout.take(), child.0.stderr.take());
+    let command = command.stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut family = Family::start(command).map_err(start)?;
+    let (out, err) = (family.child().stdout.take(), family.child().stderr.take());
     thread::scope(|scope| {
         let out = scope.spawn(|| drain(out));
         let err = scope.spawn(|| drain(err));
-        let status = wait(&mut child, cancel, &program);
-        if status.is_err() {
-            // Ends the readers too: their pipes close with the last writer.
-            child.kill();
-        }
+        let status = wait(&mut family, cancel, &program);
+        // Ends the readers too: their pipes close with the last writer, whoever that is.
+        family.kill();
         let (stdout, stderr) = (out.join().unwrap_or_default(), err.join().unwrap_or_default());
         status.map(|status| Said { status, stdout, stderr })
     })
@@ -125,16 +119,17 @@ pub(crate) fn run_into(
 ) -> Result<bool, Error> {
     let program = named(&command);
     let start = |source| Error::Start { program: program.clone(), source };
-    let child = command.stdout(output).stderr(Stdio::null()).spawn().map_err(start)?;
-    wait(&mut Group(child), cancel, &program).map(|status| status.success())
+    let command = command.stdout(output).stderr(Stdio::null());
+    let mut family = Family::start(command).map_err(start)?;
+    wait(&mut family, cancel, &program).map(|status| status.success())
 }
 
-fn wait(child: &mut Group, cancel: &AtomicBool, program: &str) -> Result<ExitStatus, Error> {
+fn wait(family: &mut Family, cancel: &AtomicBool, program: &str) -> Result<ExitStatus, Error> {
     loop {
         if cancel.load(Ordering::Relaxed) {
             return Err(Error::Cancelled);
         }
-        match child.0.try_wait() {
+        match family.child().try_wait() {
             Ok(Some(status)) => return Ok(status),
             Ok(None) => thread::sleep(Duration::from_millis(10)),
             Err(source) => return Err(Error::Start { program: program.to_owned(), source }),
@@ -152,29 +147,9 @@ fn drain(pipe: Option<impl Read>) -> String {
     String::from_utf8_lossy(&bytes).into_owned()
 }
 
-/// The program behind `setpriv`, for messages.
+/// The program, for messages.
 fn named(command: &Command) -> String {
-    command.get_args().nth(3).unwrap_or(command.get_program()).to_string_lossy().into_owned()
-}
-
-/// A child and its descendants, killed together when dropped.
-struct Group(Child);
-
-impl Group {
-    fn kill(&mut self) {
-        // An already reaped child has no group left; its number could be someone else's.
-        if let Ok(None) = self.0.try_wait() {
-            let group = rustix::process::Pid::from_child(&self.0);
-            let _ = rustix::process::kill_process_group(group, rustix::process::Signal::KILL);
-            let _ = self.0.wait();
-        }
-    }
-}
-
-impl Drop for Group {
-    fn drop(&mut self) {
-        self.kill();
-    }
+    command.get_program().to_string_lossy().into_owned()
 }
 
 #[cfg(test)]

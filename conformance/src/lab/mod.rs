@@ -36,6 +36,7 @@ use packages::{Apt, MigratableKernel, Selection};
 use vm::{Hardware, Line, Vm};
 use watch::{End, Limits, Watch};
 
+pub use cache::traces_file;
 pub use console::IncidentKind;
 pub use error::Error;
 pub use host::MissingTool;

@@ -335,9 +335,9 @@ impl<'a> Apt<'a> {
             apt.current_dir(into).arg("download").args(&names);
             apt
         })?;
-        said.map_err(|said| Error::Download {
+        said.map_err(|(attempts, said)| Error::Download {
             packages: names.join(" "),
-            attempts: ATTEMPTS,
+            attempts,
             said: said.tail(),
         })?;
         packages.iter().map(|package| downloaded(package, into)).collect()
@@ -373,20 +373,22 @@ impl<'a> Apt<'a> {
             apt.args(["-o", "APT::Update::Error-Mode=any", "update"]);
             apt
         })?
-        .map_err(|said| Error::Lists { attempts: ATTEMPTS, said: said.tail() })?;
+        .map_err(|(attempts, said)| Error::Lists { attempts, said: said.tail() })?;
         fs::write(&stamp, "").map_err(file("write", &stamp))
     }
 
-    /// Tries a step that may fail for reasons of the network; the last failure is handed back.
-    fn patiently(&self, step: impl Fn() -> Command) -> Result<Result<(), Said>, Error> {
+    /// Tries a step that may fail for reasons of the network; the last failure is handed back, with
+    /// the number of attempts.
+    fn patiently(&self, step: impl Fn() -> Command) -> Result<Result<(), (u32, Said)>, Error> {
         let mut attempt = 1;
         loop {
             let said = host::run(step(), self.cancel)?;
             if said.status.success() {
                 return Ok(Ok(()));
             }
-            if attempt == ATTEMPTS {
-                return Ok(Err(said));
+            // A mirror that says nothing has had its time, for each of the files.
+            if attempt == ATTEMPTS || said.tail().contains("timed out") {
+                return Ok(Err((attempt, said)));
             }
             thread::sleep(Duration::from_secs(u64::from(attempt)));
             attempt += 1;
@@ -396,6 +398,12 @@ impl<'a> Apt<'a> {
     fn command(&self, program: &str) -> Command {
         let mut command = host::command(program);
         command.env("LC_ALL", "C").args(["-q", "-o", "Acquire::Languages=none"]);
+        // What is tried again is tried by us, and for a mirror that says nothing nobody waits long.
+        for option in
+            ["Acquire::Retries=0", "Acquire::http::Timeout=15", "Acquire::https::Timeout=15"]
+        {
+            command.args(["-o", option]);
+        }
         // As root apt would turn into a user who may not write into our directories.
         command.args(["-o", "APT::Sandbox::User=root"]);
         if self.own_lists {
@@ -411,10 +419,12 @@ impl<'a> Apt<'a> {
 /// The file apt made of a package: name, version with `:` quoted, architecture.
 fn downloaded(package: &Package, dir: &Path) -> Result<PathBuf, Error> {
     let stem = format!("{}_{}_", package.name, package.version.replace(':', "%3a"));
+    // A download that did not have the bytes it should is put aside with one more ending.
+    let is_it = |name: &str| name.starts_with(&stem) && name.ends_with(".deb");
     let entries = fs::read_dir(dir).map_err(file("list", dir))?;
     entries
         .flatten()
-        .find(|entry| entry.file_name().to_string_lossy().starts_with(&stem))
+        .find(|entry| is_it(&entry.file_name().to_string_lossy()))
         .map(|entry| entry.path())
         .ok_or_else(|| Error::NotInPackage {
             package: format!("the download of {}", package.exact()),

@@ -4,13 +4,13 @@
 use std::io::{self, PipeReader, Read};
 use std::os::fd::AsFd;
 use std::path::Path;
-use std::process::Child;
 use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use super::error::Error;
 use super::host;
+use crate::system::Family;
 
 /// What a machine is made of.
 #[derive(Debug, Clone, Copy)]
@@ -34,7 +34,8 @@ pub(super) enum Line {
 
 /// A running machine; dropping it pulls the plug.
 pub(super) struct Vm {
-    child: Child,
+    /// Held, for its end is the machine's.
+    _qemu: Family,
     console: Port,
     results: Port,
 }
@@ -55,10 +56,10 @@ impl Vm {
         // lent to the results.
         qemu.stdin(results_end);
         qemu.stderr(console_end.try_clone().map_err(start_error)?).stdout(console_end);
-        let child = qemu.spawn().map_err(start_error)?;
+        let family = Family::start(&mut qemu).map_err(start_error)?;
         // `qemu` holds our copies of the writing ends; dropped here, or the pipes never end.
         drop(qemu);
-        Ok(Self { child, console: Port::new(console), results: Port::new(results) })
+        Ok(Self { _qemu: family, console: Port::new(console), results: Port::new(results) })
     }
 
     /// Waits up to `timeout` for lines; nothing once the machine is off.
@@ -76,14 +77,6 @@ impl Vm {
             lines.extend(self.results.read()?.into_iter().map(Line::Result));
         }
         Ok(Some(lines))
-    }
-}
-
-impl Drop for Vm {
-    fn drop(&mut self) {
-        // Fails only if it is dead already.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
     }
 }
 

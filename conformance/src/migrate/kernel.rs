@@ -16,6 +16,8 @@ use fastrand::Rng;
 use vfio_fsm_core::vmm::Port;
 use vfio_fsm_core::{Op, Reply};
 
+use crate::system::tie;
+
 use super::Error;
 use super::case::{Case, When};
 use super::judge::{Fell, Images, Run, Side};
@@ -60,7 +62,7 @@ impl Process {
     fn start(mut command: Command, who: &'static str) -> Result<Self, Error> {
         let (ours, theirs) = UnixStream::pair()?;
         command.stdin(OwnedFd::from(theirs));
-        let child = command.spawn()?;
+        let child = tie(&mut command).spawn()?;
         Ok(Self { who, child, control: Lines::new(ours) })
     }
 

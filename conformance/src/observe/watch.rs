@@ -8,6 +8,8 @@ use std::io::{self, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus};
 
+use crate::system::{Scratch, tie};
+
 use super::recording::{self, Header, Recording, RecordingError};
 
 /// What is loaded into the VMM.
@@ -99,8 +101,7 @@ pub fn watch(
     arguments: &[OsString],
     keep: Option<&Path>,
 ) -> Result<Watched, WatchError> {
-    let folder = tempfile::Builder::new().prefix("vfio-conform-").tempdir();
-    let folder = folder.map_err(at(&std::env::temp_dir()))?;
+    let folder = Scratch::new().map_err(at(&std::env::temp_dir()))?;
     let place = |name| folder.path().join(name);
     let (recorder, loaded) = (place("recorder.so"), place("loaded"));
     let file = keep.map_or_else(|| place("recording.jsonl"), Path::to_owned);
@@ -119,7 +120,8 @@ pub fn watch(
     vmm.args(arguments).env("LD_PRELOAD", preload);
     vmm.env("VFIO_CONFORM_RECORDING", &file).env("VFIO_CONFORM_LOADED", &loaded);
     let command = command.to_owned();
-    let status = match vmm.status() {
+    // In our process group: the terminal is the VMM's.
+    let status = match tie(&mut vmm).status() {
         Ok(status) => status,
         Err(error) => return Err(WatchError::Start { command, error }),
     };
@@ -143,7 +145,7 @@ fn compile(source: &Path, library: &Path) -> Result<(), WatchError> {
     let mut cc = Command::new(&compiler);
     // No fortification: it would turn the recorder's own definitions into calls of others.
     cc.args(["-std=gnu11", "-O2", "-U_FORTIFY_SOURCE", "-fPIC", "-shared", "-pthread", "-o"]);
-    let ran = cc.arg(library).arg(source).arg("-ldl").output();
+    let ran = tie(cc.arg(library).arg(source).arg("-ldl")).output();
     match ran {
         Ok(output) if output.status.success() => Ok(()),
         Ok(output) => {

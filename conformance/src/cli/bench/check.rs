@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! `vfio-conform bench`: checkers beside each other on the same models and the same machine.
+//! `vfio-conform bench check`: checkers beside each other on the same models and the same machine.
 
 use std::ffi::OsStr;
 use std::fmt;
@@ -11,33 +11,20 @@ use std::process::{Child, Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use clap::{Args, Subcommand};
+use clap::Args;
 use indicatif::HumanCount;
 use serde::Serialize;
 use serde_json::Value;
+use vfio_conform::system::{Family, Scratch, tie};
 use vfio_fsm_model::Case;
 
-use super::Result;
-use super::check::Cases;
-use super::output::{self, Output};
+use super::super::Result;
+use super::super::check::Cases;
+use super::super::output::{self, Output};
+use super::{Bench as Progress, Findings, Table as Beside, load, machine};
 
 #[derive(Debug, Args)]
-pub(crate) struct Arguments {
-    #[command(subcommand)]
-    what: What,
-}
-
-#[derive(Debug, Subcommand)]
-enum What {
-    /// stateright, our own explorer and Spin: states/s, bytes/state, and whether they count alike.
-    ///
-    /// Each measurement is a process of its own, and the best of the rounds counts. Only the counts
-    /// are judged: on a busy machine take the ratios, and take them again.
-    Check(CheckArguments),
-}
-
-#[derive(Debug, Args)]
-struct CheckArguments {
+pub(super) struct Arguments {
     #[command(flatten)]
     cases: Cases,
     /// How often everything is measured.
@@ -51,7 +38,7 @@ const MODELS: [&str; 5] = ["bench, 3 devices", "any VMM", "Saver", "from PRE_COP
 
 /// The one that Spin has, too.
 const SPINS: &str = "bench, 3 devices";
-const PROMELA: &str = include_str!("../../../specs/promela/three_devices.pml");
+const PROMELA: &str = include_str!("../../../../specs/promela/three_devices.pml");
 
 /// How Spin is called by who installs it.
 const SPIN_MISSING: &str = "not installed (apt-get install spin gcc)";
@@ -119,11 +106,10 @@ struct Bench {
     tables: Vec<Table>,
 }
 
-pub(crate) fn run(arguments: &Arguments, output: &mut Output) -> Result {
-    let What::Check(arguments) = &arguments.what;
+pub(super) fn run(arguments: &Arguments, output: &mut Output) -> Result {
     let cases = arguments.chosen()?;
-    let directory = Directory::new()?;
-    let pans = Spin::build(&directory.0)?;
+    let directory = Scratch::new()?;
+    let pans = Spin::build(directory.path())?;
     let rounds = arguments.rounds.get();
     let runs = cases.len() * CHECKERS.len() * rounds as usize;
     let bar = output::bar(runs as u64, "measuring");
@@ -135,7 +121,35 @@ pub(crate) fn run(arguments: &Arguments, output: &mut Output) -> Result {
     Ok(bench.tables.iter().all(|table| table.alike))
 }
 
-impl CheckArguments {
+/// The one model that Spin has, once: our explorer and stateright beside it.
+pub(super) fn beside(bench: &Progress) -> Result<Findings> {
+    const WHAT: &str = "a model of three devices: states a second";
+    let directory = Scratch::new()?;
+    let spin = Spin::build(directory.path())?;
+    let mut table = Beside::new(WHAT, ["it", "Spin DFS", "ratio"]);
+    let mut spins = None;
+    for case in Cases::named(&[SPINS]) {
+        for checker in CHECKERS {
+            if bench.is_over() {
+                break;
+            }
+            let Row { checker: name, threads, missing, .. } = checker.row(case, &spin);
+            bench.now(&format!("{name}, threads: {threads}"));
+            if let Some(missing) = missing {
+                return Ok(Findings::table(Beside::missing(WHAT, format!("Spin is {missing}"))));
+            }
+            let rate = checker.measure(case, &spin)?.rate();
+            let spin = *spins.get_or_insert(rate);
+            table.row(
+                format!("{name}, threads: {threads}"),
+                [Some(rate), Some(spin), Some(rate / spin)],
+            );
+        }
+    }
+    Ok(Findings::table(table))
+}
+
+impl Arguments {
     fn chosen(&self) -> Result<Vec<&'static Case>> {
         let mut cases = self.cases.chosen()?;
         if self.cases.is_all() {
@@ -246,7 +260,7 @@ impl Spin {
         ];
         for (tool, arguments) in steps {
             let mut command = Command::new(tool);
-            match command.args(&arguments).current_dir(directory).output() {
+            match tie(command.args(&arguments).current_dir(directory)).output() {
                 Err(error) if error.kind() == ErrorKind::NotFound => {
                     return Ok(Err(SPIN_MISSING.to_owned()));
                 }
@@ -287,12 +301,13 @@ impl Cost {
         let name = Path::new(command.get_program()).file_name().map(OsStr::to_owned);
         let name = name.unwrap_or_default().to_string_lossy().into_owned();
         let began = Instant::now();
-        let mut child =
-            command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn()?;
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null());
+        let mut family = Family::start(command)?;
+        let child = family.child();
         let mut cost = Self { seconds: 0.0, cpu_seconds: 0.0, peak_bytes: 0 };
         // What is said in all fits a pipe.
         let status = loop {
-            cost.look(&child);
+            cost.look(child);
             if let Some(status) = child.try_wait()? {
                 break status;
             }
@@ -338,36 +353,6 @@ impl Cost {
 
 /// `USER_HZ`, the same on every Linux that Rust runs on.
 const TICKS_PER_SECOND: f64 = 100.0;
-
-/// A directory of our own that is gone in the end.
-struct Directory(std::path::PathBuf);
-
-impl Directory {
-    fn new() -> Result<Self> {
-        let path = std::env::temp_dir().join(format!("vfio-conform-{}", std::process::id()));
-        fs::create_dir_all(&path).map_err(|error| format!("{}: {error}", path.display()))?;
-        Ok(Self(path))
-    }
-}
-
-impl Drop for Directory {
-    fn drop(&mut self) {
-        // It is below the system's directory for what may be lost.
-        let _ = fs::remove_dir_all(&self.0);
-    }
-}
-
-fn machine() -> String {
-    let cpus = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
-    let model = cpus.lines().find_map(|line| line.strip_prefix("model name")?.split_once(": "));
-    let cores = thread::available_parallelism().map_or(1, usize::from);
-    format!("{}, {cores} processors", model.map_or("unknown processor", |(_, name)| name))
-}
-
-fn load() -> String {
-    let load = fs::read_to_string("/proc/loadavg").unwrap_or_default();
-    load.split(' ').take(3).collect::<Vec<_>>().join(" ")
-}
 
 impl fmt::Display for Bench {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
