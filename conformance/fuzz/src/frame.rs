@@ -146,6 +146,7 @@ impl Vmm for Patient {
         self.0 += 1;
         match interest {
             Interest::Run => Some(Event::Run),
+            Interest::Switchover => Some(Event::Switchover),
             _ if self.0 > 100 => Some(Event::Cancel),
             _ => None,
         }
@@ -153,18 +154,18 @@ impl Vmm for Patient {
 }
 
 /// What becomes of a device that this stream is loaded into: the verdict, what was wrong with the
-/// stream, and the device's answers afterwards.
+/// stream, and where the device is.
 fn load(stream: &[u8], pattern: u8) -> (String, String, String) {
     let source = super::Pieces::new(stream, pattern);
     let device = Device::<Memory<4>, 2>::new(Features::ALL, Memory::new());
     let mut loading =
         Loading::new(LoadPlan::default(), LIMITS, |compat: &str| compat == "fuzz", device, source);
     let outcome = loading.run(&mut Patient(0));
-    let state = loading.port().apply(Op::GetState, &mut []).map(<[u8]>::len);
-    let state = state.map_fd(drop);
-    let touched: Reply<(), ()> = state.map(drop);
+    let Reply::State(state) = loading.port().apply(Op::GetState, &mut []) else {
+        panic!("a device has a state")
+    };
     let error = outcome.error.map(|error| error.to_string()).unwrap_or_default();
-    (outcome.verdict.to_string(), error, format!("{touched:?}"))
+    (outcome.verdict.to_string(), error, state.to_string())
 }
 
 /// Streams to begin with.
@@ -214,9 +215,8 @@ fn saved() -> Vec<u8> {
     let device = Device::<Memory<4>, 2>::new(Features::ALL, Memory::new());
     let mut stream = vec![1];
     let plan = Plan { chunk: 64, ..Plan::LIVE };
-    let saved = Saving::new(plan, "fuzz", device, &mut stream).expect("can be written");
-    let mut saved = saved;
-    assert!(saved.run(&mut Patient(0)).verdict.is_complete());
-    drop(saved);
+    let mut saving = Saving::new(plan, "fuzz", device, &mut stream).expect("can be written");
+    assert!(saving.run(&mut Patient(0)).verdict.is_complete());
+    drop(saving);
     stream
 }
