@@ -29,6 +29,8 @@ pub mod catalogue;
 pub mod complete;
 pub mod deviation;
 pub mod dirty;
+#[cfg(feature = "junit")]
+pub mod junit;
 #[cfg(feature = "lab")]
 pub mod lab;
 pub mod migrate;

@@ -59,7 +59,8 @@ fn every_flaw_is_caught() {
     let mut table = String::new();
     for &flaw in Flaw::ALL {
         let mut log = MemoryLog::with_flaw(flaw);
-        let by_words = |extra: usize| !complete(&mut MemoryLog::with_flaw(flaw), extra).unwrap().is_good();
+        let by_words =
+            |extra: usize| !complete(&mut MemoryLog::with_flaw(flaw), extra).unwrap().is_good();
         let found = [by_words(0), by_words(1), random_finds(&mut log, ROUNDS).is_some()];
         assert!(found.contains(&true), "{} is not caught", flaw.slug());
         let mark = |found| if found { "x" } else { "-" };
@@ -98,7 +99,8 @@ fn every_flaw_is_caught() {
         reset-empties          x x x
         close-keeps            x x x
         third-report-empty     - x x
-    "#]].assert_eq(&table);
+    "#]]
+    .assert_eq(&table);
 }
 
 /// D8: A failure is shrunk to what shows it, and its seed makes it again.

@@ -18,7 +18,11 @@ use std::path::{Path, PathBuf};
 fn folder(target: &str) -> PathBuf {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     // Shared with tests/trace_fuzz.rs.
-    if target == "trace" { root.join("tests/corpus") } else { root.join("fuzz/corpus").join(target) }
+    if target == "trace" {
+        root.join("tests/corpus")
+    } else {
+        root.join("fuzz/corpus").join(target)
+    }
 }
 
 /// Every committed input of a target, each with its name.

@@ -136,8 +136,7 @@ impl Bench {
 
 /// What a refused command may change all the same.
 fn spare(opcode: Result<Opcode, LayoutError>, before: &Seen, after: &mut Seen) {
-    let (saves, loads) =
-        (opcode == Ok(Opcode::SaveVhcaState), opcode == Ok(Opcode::LoadVhcaState));
+    let (saves, loads) = (opcode == Ok(Opcode::SaveVhcaState), opcode == Ok(Opcode::LoadVhcaState));
     if saves || loads {
         (after.status.tracked, after.status.unsaved_bytes) =
             (before.status.tracked, before.status.unsaved_bytes);
@@ -240,9 +239,8 @@ fn migration() -> Vec<Vec<u8>> {
 
 fn tracker() -> Vec<Vec<u8>> {
     // Numbers are handed out from the first on: the UAR's is 8, all others are 1 or 2.
-    let with_page = |bytes: &[u8], page: u64| {
-        [bytes, &(arena() + page * 4096).to_be_bytes()].concat()
-    };
+    let with_page =
+        |bytes: &[u8], page: u64| [bytes, &(arena() + page * 4096).to_be_bytes()].concat();
     let mut eq = CreateEqIn::command();
     eq.eq_context_entry_mut().set_log_eq_size(5).set_uar_page(8);
     let mut cq = CreateCqIn::command();

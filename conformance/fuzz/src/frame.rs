@@ -109,7 +109,8 @@ fn write_again(said: &Said, stream: &[u8]) {
 /// Makes every checksum right, as far as there are frames.
 fn mend(stream: &mut [u8]) {
     let mut crc = Crc32c::new();
-    let number = |bytes: &[u8]| bytes.iter().rev().fold(0, |sum, &byte| sum << 8 | usize::from(byte));
+    let number =
+        |bytes: &[u8]| bytes.iter().rev().fold(0, |sum, &byte| sum << 8 | usize::from(byte));
     let Some(len) = stream.get(12..16).map(number) else { return };
     if !(PREAMBLE + 4..=MAX_HEADER).contains(&len) || stream.len() < len {
         return;
@@ -179,9 +180,8 @@ pub fn seeds() -> Vec<(&'static str, Vec<u8>)> {
         }
         bytes
     };
-    let data = |epoch, payload: &'static [u8]| {
-        (Frame::Data { epoch, len: payload.len() as u32 }, payload)
-    };
+    let data =
+        |epoch, payload: &'static [u8]| (Frame::Data { epoch, len: payload.len() as u32 }, payload);
     let image = saved();
     let skipped = {
         let mut bytes = stream(&[data(1, b"abc")]);

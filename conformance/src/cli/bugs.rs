@@ -14,9 +14,9 @@ use vfio_conform::complete::learn::learn;
 use vfio_conform::race::{History, Order, Plan, Rules, order, race, shrink};
 use vfio_conform::replay::{Options, Replayer, Target, Verdict};
 use vfio_conform::suite::{Kind, Specification, Subject, Suite};
-use vfio_conform::target::{Reference, SharedReference};
 #[cfg(feature = "mlx5")]
 use vfio_conform::target::{Mlx5Options, Mlx5Target};
+use vfio_conform::target::{Reference, SharedReference};
 use vfio_conform::trace::Trace;
 use vfio_fsm_core::Features;
 use vfio_fsm_core::device::Bug;

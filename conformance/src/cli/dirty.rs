@@ -113,7 +113,8 @@ impl fmt::Display for Log {
             writeln!(f, "so: {theorem}")?;
         }
         if let Some(failure) = failure {
-            let (word, expected, seen) = (failure.word.join(", "), &failure.expected, &failure.seen);
+            let (word, expected, seen) =
+                (failure.word.join(", "), &failure.expected, &failure.seen);
             writeln!(f, "  FAIL: {word}: expected {expected}, saw {seen}")?;
         }
         let Some(Rounds { rounds, failures }) = &self.random else {

@@ -270,7 +270,9 @@ impl Spec {
                 return self.running.then_some((written, Answer::Done));
             }
             Input::Set(to) => (Self { running: to == State::Running, ..self }, Answer::Done),
-            Input::Get => (self, Answer::In(if self.running { State::Running } else { State::Stop })),
+            Input::Get => {
+                (self, Answer::In(if self.running { State::Running } else { State::Stop }))
+            }
             Input::Reset => (Self { running: true, ..self }, Answer::Done),
             Input::ResetThenStop => (Self { running: true, ..stopped }, Answer::Done),
             Input::Reopen => (Self::FRESH, Answer::Done),
@@ -359,7 +361,8 @@ pub struct Failure {
 pub fn complete(device: &mut dyn Dirty, extra: usize) -> Result<Complete, DirtyError> {
     let Specification { machine, inputs, mut answers } =
         Specification::new(device.can_write(), device.at_reset());
-    let suite = complete::Complete::new(&machine, extra).map_err(|error| DirtyError(error.into()))?;
+    let suite =
+        complete::Complete::new(&machine, extra).map_err(|error| DirtyError(error.into()))?;
     let (mut failed, mut shortest, mut unusable) = (0, None::<(Vec<Symbol>, Output)>, None);
     suite.for_each(|_, word| {
         if unusable.is_some() {

@@ -5,7 +5,9 @@ use std::collections::BTreeSet;
 
 use vfio_fsm_core::{Errno, State};
 
-use super::{AtReset, Dirty, DirtyError, IovaRange, MIN_PAGE_SIZE, Refused, can_start, is_page_size};
+use super::{
+    AtReset, Dirty, DirtyError, IovaRange, MIN_PAGE_SIZE, Refused, can_start, is_page_size,
+};
 
 /// As many ranges as fit into a page of 4 KiB.
 const MOST_RANGES: usize = 256;
@@ -303,7 +305,8 @@ impl Dirty for MemoryLog {
         self.state = State::Running;
         if self.at_reset == AtReset::Undefined || self.has(Flaw::ResetStops) {
             self.log = None;
-        } else if let Some(log) = self.log.as_mut().filter(|_| self.flaw == Some(Flaw::ResetEmpties))
+        } else if let Some(log) =
+            self.log.as_mut().filter(|_| self.flaw == Some(Flaw::ResetEmpties))
         {
             log.dirty.clear();
         }

@@ -330,7 +330,8 @@ impl Oracle {
         if let Some(log) = &mut self.log {
             let pages = (iova / PAGE)..=(iova + bytes - 1) / PAGE;
             let is_logged = |page: &u64| {
-                let inside = |of: &IovaRange| (of.iova..of.iova + of.length).contains(&(page * PAGE));
+                let inside =
+                    |of: &IovaRange| (of.iova..of.iova + of.length).contains(&(page * PAGE));
                 log.ranges.iter().any(inside)
             };
             log.touched.extend(pages.clone());
