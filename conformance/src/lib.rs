@@ -5,6 +5,7 @@
 //! * [`replay`] runs them on a [`replay::Target`] and gives verdicts; [`target`] has the core's own
 //!   device, the mlx5 backend and real device nodes, and any type of yours can be one.
 //! * [`deviation`] is what a driver is known to do differently.
+//! * [`dirty`] is the log of DMA as an automaton, with an oracle.
 //! * [`migrate`] runs whole migrations between two devices, with a reset at every step.
 //! * [`observe`] holds recordings of real VMMs against the state machine, from both sides.
 //! * `verify` holds the mlx5 backend against a kernel's headers, the shipping driver and libmlx5.
@@ -28,6 +29,9 @@
 pub mod catalogue;
 pub mod complete;
 pub mod deviation;
+pub mod dirty;
+#[cfg(feature = "junit")]
+pub mod junit;
 #[cfg(feature = "lab")]
 pub mod lab;
 pub mod migrate;

@@ -8,6 +8,10 @@
 //! On the reference device, or on what `VFIO_CONFORM_TARGET` names (`kernel:DEVICE[,DEVICE]`), with
 //! the known deviations that `VFIO_CONFORM_DEVIATIONS` names. A trace that the target cannot run is
 //! reported as ignored, with the reason.
+//!
+//! A trace of the suite `complete` is a state and an input: all words that begin there loop inside it,
+//! as a process for each word would cost more than the word. With `VFIO_CONFORM_EXTRA=K` those for K
+//! states more of the stream's machine are tests, too.
 
 use std::process::ExitCode;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -15,7 +19,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use libtest_mimic::{Arguments, Failed, Trial};
 use vfio_conform::deviation::Deviations;
 use vfio_conform::replay::{Options, Replayer, Target, Verdict};
-use vfio_conform::suite::Suite;
+use vfio_conform::suite::{Kind, Specification, Suite};
 use vfio_conform::target::{KernelTarget, Reference};
 use vfio_conform::trace::Trace;
 use vfio_fsm_core::Features;
@@ -84,6 +88,30 @@ fn wanted(arguments: &Arguments) -> impl Iterator<Item = (Suite, Features)> + us
     all.filter(move |&(suite, features)| is_wanted(suite, features))
 }
 
+/// The traces that are wanted.
+fn traces(arguments: &Arguments) -> Vec<Trace> {
+    let is_wanted = |trace: &Trace| {
+        let filter = arguments.filter.as_ref().filter(|_| arguments.exact);
+        filter.is_none_or(|name| *name == trace.header.name)
+    };
+    let of = |(suite, features)| {
+        let extra = extra().filter(|_| suite == Suite::Complete);
+        let more = extra.map(|extra| {
+            // The machines are minimal, as a test holds.
+            let specification = Specification::new(Kind::Stream, features, true, true);
+            specification.traces(extra, false).unwrap_or_default()
+        });
+        suite.generate(features).into_iter().chain(more.into_iter().flatten())
+    };
+    wanted(arguments).flat_map(of).filter(is_wanted).collect()
+}
+
+/// For how many states more there are tests; none if nobody says, or as many as there are anyway.
+fn extra() -> Option<usize> {
+    let extra = std::env::var("VFIO_CONFORM_EXTRA").ok()?.parse().ok()?;
+    (extra > 0).then_some(extra)
+}
+
 fn main() -> ExitCode {
     let arguments = Arguments::from_args();
     let mut bench = match Bench::open() {
@@ -93,8 +121,7 @@ fn main() -> ExitCode {
             return ExitCode::from(2);
         }
     };
-    let traces: Vec<Trace> =
-        wanted(&arguments).flat_map(|(suite, features)| suite.generate(features)).collect();
+    let traces = traces(&arguments);
     let obstacles = bench.obstacles(&traces);
     let bench = Arc::new(Mutex::new(bench));
     let trial = |(trace, obstacle): (Trace, Option<String>)| {

@@ -1,7 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! Whatever bytes a file has, reading it does not panic; and whatever reading accepts can be
 //! replayed on the core's device, in time and without a panic.
-#![expect(clippy::expect_used, reason = "helpers of tests fail as tests do")]
+#![expect(clippy::expect_used, clippy::panic, reason = "helpers of tests fail as tests do")]
+
+#[expect(unreachable_pub, reason = "it is of a crate of its own, too")]
+#[path = "../fuzz/src/trace.rs"]
+mod property;
+
+/// Nothing is planted in the property here.
+const PLANTED: bool = false;
 
 use std::borrow::Cow;
 use std::fs;
@@ -10,11 +17,10 @@ use std::sync::LazyLock;
 use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::sample::{Index, select};
-use vfio_conform::replay::{Options, Replayer, Verdict};
+use vfio_conform::replay::Verdict;
 use vfio_conform::suite::Suite;
 use vfio_conform::target::Reference;
 use vfio_conform::trace::{self, Data, Expect, Header, Slots, Step, Trace};
-use vfio_fsm_core::device::Bug;
 use vfio_fsm_core::{
     EndOfStream, Errno, Fault, Fd, FdFlags, Features, Leaves, Op, RawState, State,
 };
@@ -39,52 +45,11 @@ fn iterations() -> u32 {
     std::env::var("FUZZ_ITERATIONS").ok().and_then(|text| text.parse().ok()).unwrap_or(512)
 }
 
-/// A mutation may make a fill or a stream long; a trace that would take long is not replayed.
-const MOST_BYTES: u64 = 1 << 20;
-
 /// A file of one trace.
 fn written(trace: &Trace) -> Vec<u8> {
     let mut file = Vec::new();
     trace::write([trace], &mut file).expect("memory takes everything");
     file
-}
-
-/// How many bytes the writes of a trace are about, at most.
-fn weight(trace: &Trace) -> u64 {
-    let bytes = trace.steps.iter().map(|step| match &step.op {
-        Op::Write { bytes: Data::Fill { len, .. }, .. } => u64::from(*len),
-        _ => 0,
-    });
-    bytes.sum()
-}
-
-/// Read it; if that works, write and read it again, and replay it on a device and on a broken one.
-fn survive(file: &[u8]) -> Result<usize, TestCaseError> {
-    let Ok(traces) = trace::read(file) else { return Ok(0) };
-    let mut again = Vec::new();
-    trace::write(&traces, &mut again).expect("memory takes everything");
-    prop_assert_eq!(&trace::read(again.as_slice()).expect("was read before"), &traces);
-    for trace in traces.iter().filter(|trace| weight(trace) <= MOST_BYTES) {
-        replay(trace, [Reference::new(), Reference::new()])?;
-        let broken = || Reference::with_bug(Bug::StaleFdWrites);
-        replay(trace, [broken(), broken()])?;
-    }
-    Ok(traces.len())
-}
-
-/// The verdict says which step, and that step exists.
-fn replay(trace: &Trace, mut devices: [Reference; 2]) -> Result<Verdict, TestCaseError> {
-    let [source, destination] = &mut devices;
-    let mut replayer = Replayer::new(vec![source, destination]);
-    let outcome = replayer.replay(trace, Options::default());
-    match &outcome.verdict {
-        Verdict::Fail(mismatch) => {
-            prop_assert!((1..=trace.steps.len()).contains(&mismatch.step), "{}", mismatch);
-        }
-        Verdict::Pass => prop_assert!(outcome.ops >= trace.steps.len() as u64),
-        other => prop_assert!(false, "the reference can do everything: {other:?}"),
-    }
-    Ok(outcome.verdict)
 }
 
 /// What happens to a file on the way.
@@ -366,13 +331,13 @@ proptest! {
     /// Anything at all.
     #[test]
     fn any_bytes_are_read_or_refused(file in vec(any::<u8>(), 0..2000)) {
-        survive(&file)?;
+        property::check(&file);
     }
 
     /// Words of the format in any order.
     #[test]
     fn any_words_are_read_or_refused(words in vec(select(WORDS), 0..80)) {
-        survive(words.concat().as_bytes())?;
+        property::check(words.concat().as_bytes());
     }
 
     /// A good file with some damage.
@@ -383,7 +348,7 @@ proptest! {
     ) {
         let mut file = written(seed.get(&SEEDS));
         damages.iter().for_each(|damage| damage.apply(&mut file));
-        survive(&file)?;
+        property::check(&file);
     }
 
     /// The same to the files of the corpus.
@@ -394,7 +359,7 @@ proptest! {
     ) {
         let mut file = seed.get(&CORPUS).clone();
         damages.iter().for_each(|damage| damage.apply(&mut file));
-        survive(&file)?;
+        property::check(&file);
     }
 
     /// A bit is flipped, that one and no other; of nothing there is none.
@@ -437,15 +402,15 @@ proptest! {
         let read = Op::Read { fd: Fd(1), len: 9 };
         let write = Op::Write { fd: Fd(1), bytes: data };
         writes.steps = vec![Step { into: Some(0), ..plain(read) }, plain(write)];
-        prop_assert_eq!(survive(&written(&writes))?, usize::from(part < of));
+        prop_assert_eq!(property::check(&written(&writes)), usize::from(part < of));
     }
 
     /// Any steps with a meaning, whatever they do to the device, are carried out to the last.
     #[test]
     fn any_sound_trace_runs_to_its_end(trace in trace()) {
         let file = written(&trace);
-        prop_assert_eq!(survive(&file).map_err(|e| TestCaseError::fail(e.to_string()))?, 1);
-        let verdict = replay(&trace, [Reference::new(), Reference::new()])?;
+        prop_assert_eq!(property::check(&file), 1);
+        let verdict = property::replay(&trace, [Reference::new(), Reference::new()]);
         prop_assert_eq!(verdict, Verdict::Pass);
     }
 }
@@ -453,7 +418,7 @@ proptest! {
 /// Of the corpus as it is, some files are good ones and some are refused.
 #[test]
 fn the_corpus_has_both() {
-    let read = |file: &&Vec<u8>| survive(file).unwrap_or_else(|error| panic!("{error}")) > 0;
+    let read = |file: &&Vec<u8>| property::check(file) > 0;
     let good = CORPUS.iter().filter(read).count();
     assert!((5..CORPUS.len() - 4).contains(&good), "{good} of {}", CORPUS.len());
 }
@@ -471,7 +436,7 @@ fn damage_is_not_always_fatal() {
         let (seed, damages) = strategy.new_tree(&mut runner).expect("never rejects").current();
         let mut file = written(seed.get(&SEEDS));
         damages.iter().for_each(|damage| damage.apply(&mut file));
-        read += survive(&file).unwrap_or_else(|error| panic!("{error}"));
+        read += property::check(&file);
     }
     println!("{read} of 300 damaged files are read");
     assert!((30..290).contains(&read), "{read} of 300");

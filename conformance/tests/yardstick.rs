@@ -3,7 +3,7 @@
 
 #![expect(clippy::expect_used, reason = "helpers of tests may fail them")]
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use assert_cmd::Command;
 use serde_json::Value;
@@ -21,7 +21,9 @@ fn names(json: &Value) -> BTreeSet<&str> {
     json.as_array().expect("a list").iter().filter_map(Value::as_str).collect()
 }
 
-/// Every bug of the catalogue is planted and found, or stands among the survivors with a reason.
+/// D11: Every bug of the catalogue is planted and found, and by a suite none of whose traces was written
+/// for it; or it stands among the survivors with a reason. What finds it on the reference finds it on
+/// mlx5, but for what mlx5 has no place for; and neither the learner nor a race is for show.
 #[test]
 fn every_bug_is_found_or_has_a_reason() {
     let (code, text) = run(&["bugs", "--json"]);
@@ -30,12 +32,24 @@ fn every_bug_is_found_or_has_a_reason() {
     let planted = json["bugs"]["planted"].as_array().expect("a list");
     let faults: BTreeSet<_> = planted.iter().filter_map(|row| row["fault"].as_str()).collect();
     assert_eq!(faults, Bug::ALL.iter().map(|bug| bug.slug()).collect());
+    let mut by = BTreeMap::new();
     for row in planted {
         let found = row["found"].as_object().expect("suites");
         assert!(!found.contains_key("model"), "traces written for a bug do not count");
-        let found = found.values().find(|found| !found.is_null()).expect("a suite finds it");
-        assert!(found["step"].as_u64() > Some(0) && found["trace"].is_string(), "{row}");
+        let fault = row["fault"].as_str().expect("a name");
+        let mut by_suites = 0;
+        for (of, found) in found.iter().filter(|(_, found)| !found.is_null()) {
+            let trace = found["trace"].as_str().expect("a name");
+            assert!(found["step"].as_u64() > Some(0) && !trace.contains(fault), "{row}");
+            by_suites += usize::from(!["learner", "mlx5", "race"].contains(&of.as_str()));
+            *by.entry(of.clone()).or_insert(0) += 1;
+        }
+        assert!(by_suites > 0, "{fault} is found by no suite: {row}");
     }
+    // All but a few show on mlx5, too (conformance/tests/mlx5.rs has which do not, and why), and most
+    // in what is learned; how many races find depends on the threads.
+    assert!(by["mlx5"] + 6 > planted.len(), "{by:?}");
+    assert!(by["learner"] > planted.len() / 2 && by["race"] > 5, "{by:?}");
     let survivors = json["bugs"]["survivors"].as_array().expect("a list");
     let mut known: BTreeSet<_> = planted.iter().flat_map(|row| names(&row["bugs"])).collect();
     for row in survivors {

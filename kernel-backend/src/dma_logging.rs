@@ -46,6 +46,8 @@
 
 mod guest_memory;
 mod ranges;
+#[cfg(feature = "abuse")]
+pub mod raw;
 mod runs;
 
 use std::collections::BTreeSet;

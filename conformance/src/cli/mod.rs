@@ -9,6 +9,7 @@ mod bugs;
 #[cfg(feature = "check")]
 mod check;
 mod complete;
+mod dirty;
 mod events;
 mod generate;
 #[cfg(feature = "check")]
@@ -78,6 +79,8 @@ enum Command {
     Learn(learn::Arguments),
     /// Let threads race at a device, and look for an order of their calls that explains every answer.
     Race(race::Arguments),
+    /// Hold the log of DMA against an automaton, and against an oracle that knows each page written.
+    Dirty(dirty::Arguments),
     /// Plant the bugs that others had, and say which suite finds each, and where.
     #[cfg(feature = "check")]
     Bugs(bugs::Arguments),
@@ -158,6 +161,7 @@ fn execute(command: Option<Command>, output: &mut Output) -> Result<Verdict> {
         Some(Command::Complete(arguments)) => complete::run(&arguments, output),
         Some(Command::Learn(arguments)) => learn::run(&arguments, output),
         Some(Command::Race(arguments)) => race::run(&arguments, output),
+        Some(Command::Dirty(arguments)) => dirty::run(&arguments, output),
         #[cfg(feature = "check")]
         Some(Command::Bugs(arguments)) => bugs::run(&arguments, output),
         Some(Command::Abuse(arguments)) => abuse::run(&arguments, output),

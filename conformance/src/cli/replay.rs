@@ -5,12 +5,16 @@ use std::collections::HashSet;
 use std::fmt;
 use std::fs::{self, File};
 use std::io::BufReader;
+#[cfg(feature = "junit")]
+use std::io::BufWriter;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::time::Instant;
 
 use clap::Args;
 use vfio_conform::deviation::Deviations;
+#[cfg(feature = "junit")]
+use vfio_conform::junit;
 use vfio_conform::replay::{Options, Replayer, Target};
 use vfio_conform::report::Report;
 use vfio_conform::target::{KernelTarget, Reference};
@@ -56,6 +60,10 @@ pub(crate) struct Arguments {
     /// One JSON line when a trace begins and one for its verdict, as they happen.
     #[arg(long)]
     events: bool,
+    /// Write the verdicts to this file, too, as JUnit's XML.
+    #[cfg(feature = "junit")]
+    #[arg(long, value_name = "FILE")]
+    junit: Option<PathBuf>,
 }
 
 /// An mlx5 virtual function, in place of a target.
@@ -245,6 +253,12 @@ pub(crate) fn run(arguments: &Arguments, output: &mut Output) -> Result {
     let complete =
         arguments.selection.is_all() && arguments.traces.is_empty() && arguments.from == 0;
     report.finish(started.elapsed(), deviations.as_ref(), complete);
+    #[cfg(feature = "junit")]
+    if let Some(path) = &arguments.junit {
+        let written =
+            File::create(path).and_then(|file| junit::write(&report, BufWriter::new(file)));
+        written.map_err(|error| format!("{}: {error}", path.display()))?;
+    }
     if !arguments.events {
         output.say("replay", &report)?;
     }

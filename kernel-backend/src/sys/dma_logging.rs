@@ -80,14 +80,35 @@ pub(crate) fn report<'b>(
     // The kernel must not write past the end, so a bitmap that is too short stops here.
     let bitmap = &mut bitmap[..words as usize];
     bitmap.fill(0);
-    let mut report = Report(vfio_device_feature_dma_logging_report {
-        iova: range.iova,
-        length: range.length,
-        page_size,
-        bitmap: bitmap.as_mut_ptr() as u64,
-    });
-    device_feature(borrow(device)?, GET | REPORT, &mut report)?;
+    report_to(device, range, page_size, bitmap.as_mut_ptr() as u64)?;
     Ok(bitmap)
+}
+
+/// The same with nothing checked: into the bits as they are, or, where there are fewer than pages, to
+/// no address at all, so that a kernel which goes on gets a fault.
+#[cfg(feature = "abuse")]
+pub(crate) fn report_as_asked(
+    device: &(impl AsRawFd + ?Sized),
+    range: IovaRange,
+    page_size: u64,
+    bitmap: &mut [u64],
+) -> Result<(), Errno> {
+    let words = range.length.checked_div(page_size).map(|pages| pages / u64::from(u64::BITS));
+    let fits = words.is_some_and(|words| words < bitmap.len() as u64);
+    let address = if fits { bitmap.as_mut_ptr() as u64 } else { 0 };
+    report_to(device, range, page_size, address)
+}
+
+/// At the address there is a bit for every page, or nothing.
+fn report_to(
+    device: &(impl AsRawFd + ?Sized),
+    range: IovaRange,
+    page_size: u64,
+    bitmap: u64,
+) -> Result<(), Errno> {
+    let IovaRange { iova, length } = range;
+    let asked = vfio_device_feature_dma_logging_report { iova, length, page_size, bitmap };
+    device_feature(borrow(device)?, GET | REPORT, &mut Report(asked))
 }
 
 #[cfg(test)]

@@ -65,7 +65,7 @@ pub(crate) struct Device {
     pub(crate) calls: Vec<Call>,
     log: Option<Log>,
     /// What the user did that no user should.
-    complaints: Vec<String>,
+    pub(crate) complaints: Vec<String>,
 }
 
 impl Device {

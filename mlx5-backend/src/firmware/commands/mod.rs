@@ -138,7 +138,8 @@ impl Machine {
     }
 }
 
-/// What the answer consists of, beyond a status.
+/// What the answer consists of, beyond a status: without room for it nothing is carried out, or there
+/// would be something that nobody knows the number of.
 trait Answer {
     fn has_answer(self) -> bool;
 }
@@ -151,6 +152,14 @@ impl Answer for Opcode {
                 | Self::QueryPages
                 | Self::ManagePages
                 | Self::QueryHcaCap
+                | Self::QueryAdapter
+                | Self::AllocPd
+                | Self::AllocUar
+                | Self::CreateMkey
+                | Self::CreateEq
+                | Self::CreateCq
+                | Self::CreateQp
+                | Self::CreateGeneralObject
                 | Self::QueryVhcaMigrationState
                 | Self::SaveVhcaState
                 | Self::QueryGeneralObject
