@@ -7,6 +7,7 @@
 //! * [`deviation`] is what a driver is known to do differently.
 //! * [`migrate`] runs whole migrations between two devices, with a reset at every step.
 //! * [`observe`] holds recordings of real VMMs against the state machine, from both sides.
+//! * [`qemu`] drives a real QEMU that migrates a device, and records it.
 //! * `verify` holds the mlx5 backend against a kernel's headers, the shipping driver and libmlx5.
 //! * `lab` boots a distribution's kernel in a virtual machine and replays on its sample driver.
 //!
@@ -31,6 +32,7 @@ pub mod deviation;
 pub mod lab;
 pub mod migrate;
 pub mod observe;
+pub mod qemu;
 pub mod race;
 pub mod replay;
 pub mod report;

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! `vfio-conform lab`: the suites and the migrations on a real kernel driver, in a virtual machine.
 
+mod watched;
+
 use std::collections::BTreeMap;
 use std::fmt;
 use std::io::{BufWriter, Write};
@@ -15,6 +17,7 @@ use serde::Serialize;
 use vfio_conform::deviation::Deviations;
 use vfio_conform::lab::{self, Ended, Event, Incident, Part, Task};
 use vfio_conform::migrate::Matrix;
+use vfio_conform::qemu::SCENARIOS;
 use vfio_conform::replay::{Mismatch, Outcome, Verdict};
 use vfio_conform::report::Report;
 use vfio_conform::trace::{self, Trace};
@@ -22,6 +25,7 @@ use vfio_fsm_kernel::abuse::CASES;
 
 use super::output::{self, Output};
 use super::{Result, Selection};
+use watched::Watched;
 
 #[derive(Debug, Args)]
 pub(crate) struct Arguments {
@@ -37,15 +41,21 @@ pub(crate) struct Arguments {
     #[arg(long, value_name = "VERSION")]
     kernel: Option<String>,
     /// Only the migrations, with a reset or a cancel at every step. Without `--suite`, `--only` and
-    /// this, all is run.
-    #[arg(long, conflicts_with_all = ["suite", "only"])]
+    /// a task such as this, all is run.
+    #[arg(long, group = "task", conflicts_with_all = ["suite", "only"])]
     migrate: bool,
     /// Only the races of threads.
-    #[arg(long, conflicts_with_all = ["suite", "only", "migrate"])]
+    #[arg(long, group = "task", conflicts_with_all = ["suite", "only"])]
     race: bool,
     /// Only the calls that no VMM should make.
-    #[arg(long, conflicts_with_all = ["suite", "only", "migrate", "race"])]
+    #[arg(long, group = "task", conflicts_with_all = ["suite", "only"])]
     abuse: bool,
+    /// Only the migrations of a real QEMU, under the recorder.
+    #[arg(long, group = "task", conflicts_with_all = ["suite", "only"])]
+    watch: bool,
+    /// Write what QEMU did to this file, for `observe`.
+    #[arg(long, value_name = "FILE")]
+    recordings: Option<PathBuf>,
     /// How often threads race at the device.
     #[arg(long, value_name = "N", default_value_t = 1000, value_parser = clap::value_parser!(u32).range(1..))]
     races: u32,
@@ -58,6 +68,13 @@ pub(crate) struct Arguments {
     /// Use the host's processor (KVM); what is found then depends on the host.
     #[arg(long)]
     kvm: bool,
+}
+
+impl Arguments {
+    /// Whether traces are replayed.
+    const fn replays(&self) -> bool {
+        !(self.migrate || self.race || self.abuse || self.watch)
+    }
 }
 
 /// The driver that the lab runs on.
@@ -119,8 +136,7 @@ fn indent(text: &str) -> String {
 }
 
 pub(crate) fn run(arguments: &Arguments, output: &mut Output) -> Result {
-    let replays = !(arguments.migrate || arguments.race || arguments.abuse);
-    let traces = if replays { arguments.selection.generate()? } else { Vec::new() };
+    let traces = if arguments.replays() { arguments.selection.generate()? } else { Vec::new() };
     let deviations = Deviations::named(DRIVER)?.of_traces();
     let of_calls = Deviations::named(DRIVER)?.of_calls();
     let options = options(arguments)?;
@@ -135,11 +151,13 @@ pub(crate) fn run(arguments: &Arguments, output: &mut Output) -> Result {
     let migrate = Task::Migrate { rounds: arguments.rounds };
     let race = Task::Race { rounds: arguments.races };
     let abuse = Task::Abuse { count: CASES.len() };
+    let watch = Task::Watch { count: SCENARIOS.len() };
     let tasks: &[_] = match arguments {
         Arguments { migrate: true, .. } => &[migrate],
         Arguments { race: true, .. } => &[race],
         Arguments { abuse: true, .. } => &[abuse],
-        Arguments { selection, .. } if selection.is_all() => &[replay, migrate, race, abuse],
+        Arguments { watch: true, .. } => &[watch],
+        Arguments { selection, .. } if selection.is_all() => &[replay, migrate, race, abuse, watch],
         _ => &[replay],
     };
     let outcome = write_traces(&file, &traces).and_then(|()| {
@@ -151,6 +169,7 @@ pub(crate) fn run(arguments: &Arguments, output: &mut Output) -> Result {
     let outcome = outcome?;
 
     let (mut report, mut matrix, mut races, mut abuses) = (None, None, None, None);
+    let mut watches = None;
     let mut incidents = Vec::new();
     for (task, part) in tasks.iter().zip(&outcome.parts) {
         match task {
@@ -178,6 +197,13 @@ pub(crate) fn run(arguments: &Arguments, output: &mut Output) -> Result {
                 abused.finish(took(&outcome, "abuse"), Some(&of_calls), true);
                 abuses = Some(abused);
             }
+            Task::Watch { .. } => {
+                let mut played = Report::new(format!("QEMU at {DRIVER}"));
+                incidents.extend(judge(part, &[], &deviations, &mut played)?);
+                played.finish(took(&outcome, "watch"), None, false);
+                let qemu = outcome.qemu.clone().unwrap_or_default();
+                watches = Some((Watched::collect(qemu, part)?, played));
+            }
         }
     }
     let bench = bench(&outcome, incidents, tasks.len());
@@ -194,7 +220,14 @@ pub(crate) fn run(arguments: &Arguments, output: &mut Output) -> Result {
     if let Some(abuses) = &abuses {
         output.say("abuse", abuses)?;
     }
-    let replayed = report.into_iter().chain(races).chain(abuses).all(|report| report.is_good());
+    if let Some((watched, played)) = &watches {
+        output.say("watched", watched)?;
+        output.say("watch", played)?;
+        arguments.recordings.as_ref().map_or(Ok(()), |path| watched.keep(path))?;
+    }
+    let watches = watches.map(|(_, played)| played);
+    let replayed =
+        report.into_iter().chain(watches).chain(races).chain(abuses).all(|report| report.is_good());
     let migrated = matrix.is_none_or(|matrix| matrix.is_good(0));
     Ok(replayed && migrated && bench.is_complete())
 }

@@ -23,6 +23,7 @@ mod migrate;
 mod mlx5;
 mod observe;
 mod output;
+mod qemu;
 mod race;
 mod replay;
 #[cfg(feature = "check")]
@@ -87,6 +88,8 @@ enum Command {
     Migrate(migrate::Arguments),
     #[command(hide = true)]
     MigratePeer(migrate::PeerArguments),
+    #[command(hide = true)]
+    DriveQemu(qemu::Arguments),
     /// Hold a recording of a real VMM against the state machine, from both sides.
     Observe(observe::Arguments),
     /// Run a VMM under a recorder, then observe what it did.
@@ -163,6 +166,7 @@ fn execute(command: Option<Command>, output: &mut Output) -> Result<Verdict> {
         Some(Command::Abuse(arguments)) => abuse::run(&arguments, output),
         Some(Command::Migrate(arguments)) => migrate::run(&arguments, output),
         Some(Command::MigratePeer(arguments)) => migrate::serve(&arguments),
+        Some(Command::DriveQemu(arguments)) => qemu::run(&arguments),
         Some(Command::Observe(arguments)) => observe::run(&arguments, output),
         Some(Command::Watch(arguments)) => observe::watch(&arguments, output),
         #[cfg(feature = "lab")]
