@@ -6,6 +6,7 @@
 //!   device, the mlx5 backend and real device nodes, and any type of yours can be one.
 //! * [`deviation`] is what a driver is known to do differently.
 //! * [`migrate`] runs whole migrations between two devices, with a reset at every step.
+//! * [`lifetime`] closes, unbinds and removes devices under their users.
 //! * [`observe`] holds recordings of real VMMs against the state machine, from both sides.
 //! * [`qemu`] drives a real QEMU that migrates a device, and records it.
 //! * `verify` holds the mlx5 backend against a kernel's headers, the shipping driver and libmlx5.
@@ -30,6 +31,7 @@ pub mod complete;
 pub mod deviation;
 #[cfg(feature = "lab")]
 pub mod lab;
+pub mod lifetime;
 pub mod migrate;
 pub mod observe;
 pub mod qemu;

@@ -87,6 +87,13 @@ pub(super) struct MachineArguments {
     features: Option<Features>,
 }
 
+impl MachineArguments {
+    /// The same device, and another of its machines.
+    pub(super) const fn of(self, machine: Kind) -> Self {
+        Self { machine, ..self }
+    }
+}
+
 /// Which device.
 #[derive(Debug, Args)]
 pub(super) struct DeviceArguments {

@@ -16,6 +16,7 @@ mod graph;
 #[cfg(feature = "lab")]
 mod lab;
 mod learn;
+mod lifetime;
 #[cfg(feature = "check")]
 mod matrix;
 mod migrate;
@@ -84,6 +85,8 @@ enum Command {
     Bugs(bugs::Arguments),
     /// Do to a device node what no VMM should and any process can: bad sizes, flags and pointers.
     Abuse(abuse::Arguments),
+    /// Close, unbind and remove a device under its users.
+    Lifetime(lifetime::Arguments),
     /// Run whole migrations, with a reset or a cancel at every step.
     Migrate(migrate::Arguments),
     #[command(hide = true)]
@@ -164,6 +167,7 @@ fn execute(command: Option<Command>, output: &mut Output) -> Result<Verdict> {
         #[cfg(feature = "check")]
         Some(Command::Bugs(arguments)) => bugs::run(&arguments, output),
         Some(Command::Abuse(arguments)) => abuse::run(&arguments, output),
+        Some(Command::Lifetime(arguments)) => lifetime::run(&arguments, output),
         Some(Command::Migrate(arguments)) => migrate::run(&arguments, output),
         Some(Command::MigratePeer(arguments)) => migrate::serve(&arguments),
         Some(Command::DriveQemu(arguments)) => qemu::run(&arguments),

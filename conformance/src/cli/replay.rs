@@ -10,9 +10,12 @@ use std::str::FromStr;
 use std::time::Instant;
 
 use clap::Args;
+use indicatif::HumanCount;
+use serde::{Deserialize, Serialize};
 use vfio_conform::deviation::Deviations;
-use vfio_conform::replay::{Options, Replayer, Target};
+use vfio_conform::replay::{Options, Replayer, Target, Verdict};
 use vfio_conform::report::Report;
+use vfio_conform::suite;
 use vfio_conform::target::{KernelTarget, Reference};
 #[cfg(feature = "mlx5")]
 use vfio_conform::target::{Mlx5Function, Mlx5Options, Mlx5Target};
@@ -50,6 +53,9 @@ pub(crate) struct Arguments {
     #[cfg(feature = "mlx5")]
     #[command(flatten)]
     function: Function,
+    /// On a kernel, also measure how much slower a replay is than its bare ioctls.
+    #[arg(long)]
+    pace: bool,
     /// Begin with the n-th trace, counted from 0.
     #[arg(long, value_name = "N", default_value_t = 0)]
     from: usize,
@@ -212,13 +218,13 @@ pub(crate) fn run(arguments: &Arguments, output: &mut Output) -> Result {
     let deviations = arguments.deviations.as_deref().map(Deviations::named).transpose()?;
     let deviations = deviations.map(Deviations::of_traces);
     let (mut targets, name) = arguments.open()?;
-    let targets = targets.iter_mut().map(|target| &mut **target as &mut dyn Target).collect();
+    let borrowed = targets.iter_mut().map(|target| &mut **target as &mut dyn Target).collect();
     let options = Options { dangerous: arguments.dangerous, deviations: deviations.as_ref() };
     let mut events = Events::new(arguments.events, "replay");
     events.expect(traces.len());
     let mut report = Report::new(name);
     let started = Instant::now();
-    let mut replayer = Replayer::new(targets);
+    let mut replayer = Replayer::new(borrowed);
     for (index, trace) in traces.iter().enumerate().skip(arguments.from) {
         let name = &trace.header.name;
         events.begin(index, name)?;
@@ -227,14 +233,71 @@ pub(crate) fn run(arguments: &Arguments, output: &mut Output) -> Result {
         events.tell(&Event::Verdict { index, trace: name, ops, verdict })?;
         report.record(name, outcome);
     }
+    drop(replayer);
+    let pace = match &arguments.target {
+        TargetName::Kernel(devices) if arguments.pace => {
+            drop(targets);
+            Some(Pace::measure(&devices[0])?)
+        }
+        _ => None,
+    };
+    if let Some(pace) = &pace {
+        events.line(pace)?;
+    }
     events.done()?;
     let complete =
         arguments.selection.is_all() && arguments.traces.is_empty() && arguments.from == 0;
     report.finish(started.elapsed(), deviations.as_ref(), complete);
     if !arguments.events {
         output.say("replay", &report)?;
+        pace.map_or(Ok(()), |pace| output.say("pace", &pace))?;
     }
     Ok(report.is_good())
+}
+
+/// How fast ops are replayed, beside a loop of nothing but their ioctls, in the same process.
+#[derive(Debug, Deserialize, Serialize)]
+#[serde(tag = "event", rename = "pace")]
+pub(super) struct Pace {
+    /// The ops of each.
+    ops: u64,
+    /// Seconds that the replay took.
+    replay: f64,
+    /// Seconds that the ioctls took.
+    bare: f64,
+}
+
+impl Pace {
+    /// A round is four ops.
+    const ROUNDS: u32 = 5_000;
+
+    fn measure(device: &str) -> Result<Self> {
+        let mut target = KernelTarget::open(device, None)?;
+        let trace = suite::pace(target.features(), Self::ROUNDS);
+        let began = Instant::now();
+        let outcome = Replayer::new(vec![&mut target]).replay(&trace, Options::default());
+        let replay = began.elapsed().as_secs_f64();
+        if outcome.verdict != Verdict::Pass {
+            return Err(format!("{}: {:?}", trace.header.name, outcome.verdict).into());
+        }
+        let bare =
+            target.bare_loop(Self::ROUNDS).map_err(|errno| format!("SET or GET: {errno}"))?;
+        Ok(Self { ops: outcome.ops, replay, bare: bare.as_secs_f64() })
+    }
+}
+
+impl fmt::Display for Pace {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { ops, replay, bare } = *self;
+        let rate = |seconds: f64| HumanCount((ops as f64 / seconds.max(1e-9)) as u64);
+        writeln!(
+            f,
+            "pace: {} ops a second replayed, {} as bare ioctls; a replay takes {:.2} times as long",
+            rate(replay),
+            rate(bare),
+            replay / bare.max(1e-9)
+        )
+    }
 }
 
 fn load(arguments: &Arguments) -> Result<Vec<Trace>> {

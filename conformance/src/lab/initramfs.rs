@@ -45,6 +45,8 @@ enum Job {
         rounds: u32,
     },
     Abuse,
+    Learn,
+    Lifetime,
     Watch,
 }
 
@@ -53,12 +55,16 @@ impl Job {
     fn arguments(&self) -> String {
         match self {
             Self::Replay(_) => {
-                "replay --traces /traces.jsonl --dangerous --deviations mtty --touch 0:7".to_owned()
+                "replay --traces /traces.jsonl --dangerous --deviations mtty --pace \
+                 --touch 0:7"
+                    .to_owned()
             }
             Self::Migrate { rounds } => format!("migrate --rounds {rounds} --touch 0:7"),
             // The ends are the deviation mtty-pre-copy-end-is-permanent.
             Self::Race { rounds } => format!("race --rounds {rounds} --ends-alike"),
             Self::Abuse => "abuse --deviations mtty".to_owned(),
+            Self::Learn => "learn --dangerous --deviations mtty".to_owned(),
+            Self::Lifetime => "lifetime --dangerous --deviations mtty".to_owned(),
             Self::Watch => format!(
                 "drive-qemu --qemu /{GUEST_DIR}/qemu-system-x86_64 --firmware /{GUEST_DIR} \
                  --recorder /{GUEST_DIR}/recorder.so \
@@ -92,6 +98,8 @@ impl Contents {
                 Task::Migrate { rounds } => Job::Migrate { rounds },
                 Task::Race { rounds } => Job::Race { rounds },
                 Task::Abuse { .. } => Job::Abuse,
+                Task::Learn { .. } => Job::Learn,
+                Task::Lifetime { .. } => Job::Lifetime,
                 Task::Watch { .. } => Job::Watch,
             },
         })

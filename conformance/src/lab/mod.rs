@@ -121,6 +121,16 @@ pub enum Task<'a> {
         /// How many cases there are.
         count: usize,
     },
+    /// Find out what machine a device is.
+    Learn {
+        /// How many machines there are.
+        count: usize,
+    },
+    /// Close, unbind and remove a device under its users.
+    Lifetime {
+        /// How many cases there are.
+        count: usize,
+    },
     /// Have a real VMM migrate the devices, and hold what it does against the state machine.
     Watch {
         /// How many scenarios there are.
@@ -251,12 +261,16 @@ pub fn run(
 }
 
 impl Task<'_> {
-    const fn stage(&self) -> &'static str {
+    /// Its name, as [`Outcome::timings`] has it.
+    #[must_use]
+    pub const fn stage(&self) -> &'static str {
         match self {
             Self::Replay { .. } => "replay",
             Self::Migrate { .. } => "migrate",
             Self::Race { .. } => "race",
             Self::Abuse { .. } => "abuse",
+            Self::Learn { .. } => "learn",
+            Self::Lifetime { .. } => "lifetime",
             Self::Watch { .. } => "watch",
         }
     }
@@ -267,6 +281,8 @@ impl Task<'_> {
             Self::Migrate { .. } => format!("migrating on {release}"),
             Self::Race { rounds } => format!("racing {rounds} times on {release}"),
             Self::Abuse { .. } => format!("abusing a device of {release}"),
+            Self::Learn { .. } => format!("learning what a device of {release} is"),
+            Self::Lifetime { .. } => format!("removing a device of {release}"),
             Self::Watch { .. } => format!("watching QEMU migrate on {release}"),
         }
     }
@@ -276,7 +292,10 @@ impl Task<'_> {
             Self::Replay { count, .. } => Some(count),
             Self::Migrate { .. } => None,
             Self::Race { rounds } => Some(rounds as usize),
-            Self::Abuse { count } | Self::Watch { count } => Some(count),
+            Self::Abuse { count }
+            | Self::Learn { count }
+            | Self::Lifetime { count }
+            | Self::Watch { count } => Some(count),
         }
     }
 

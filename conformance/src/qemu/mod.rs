@@ -16,8 +16,12 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use serde::Serialize;
+use vfio_fsm_kernel::{DevicePath, KernelDevice};
 
-use crate::observe::{Format, Recorder, Recording, Report, Severity, WatchError, read};
+use crate::deviation::Deviations;
+use crate::observe::{
+    Finding, Format, Recorder, Recording, Report, Severity, Side, WatchError, read,
+};
 use crate::replay::{Mismatch, Verdict};
 
 pub use scenario::{Ends, SCENARIOS, Scenario};
@@ -59,6 +63,15 @@ pub enum Trouble {
     /// QEMU could not be given the recorder.
     #[error(transparent)]
     Watch(#[from] WatchError),
+    /// A device is not to be had fresh before a scenario.
+    #[error("{}: {error}", path.display())]
+    Device {
+        /// Which.
+        path: PathBuf,
+        /// What happened.
+        #[source]
+        error: Box<dyn std::error::Error + Send + Sync>,
+    },
     /// QEMU ended, or does not speak QMP.
     #[error("{name} does not answer {command:?} ({error}); it said: {said}")]
     Silent {
@@ -140,35 +153,64 @@ impl Scenario {
 }
 
 impl Played {
-    /// Whether it came to what it should, with nothing wrong on either side.
+    /// Whether it came to what it should, with nothing wrong on either side but what is known.
     #[must_use]
-    pub fn verdict(&self, scenario: &Scenario) -> Verdict {
-        let fail = |op: &str, expected: String, seen: String| {
-            Verdict::Fail(Mismatch { step: 0, op: op.to_owned(), expected, seen })
-        };
-        if let Some(trouble) = &self.trouble {
-            return fail("the scenario", "to be played to its end".to_owned(), trouble.to_string());
+    pub fn verdict(&self, scenario: &Scenario, known: &Deviations) -> Verdict {
+        let (mut ids, mut unknown): (Vec<String>, Vec<Mismatch>) = (Vec::new(), Vec::new());
+        for (text, mismatch) in self.wrong(scenario) {
+            match known.find_finding(scenario.name, &text) {
+                Some(id) if ids.iter().any(|known| known == id) => {}
+                Some(id) => ids.push(id.to_owned()),
+                None => unknown.push(mismatch),
+            }
         }
-        if self.ran.is_none_or(|ran| !scenario.ends.contains(&ran)) {
-            let seen = self.ran.map_or("both or neither".to_owned(), |ran| ran.to_string());
-            let ends: Vec<_> = scenario.ends.iter().map(Ends::to_string).collect();
-            return fail("which VM runs in the end", ends.join(" or "), seen);
-        }
-        let reports = self.vmms.iter().filter_map(|vmm| vmm.report.as_ref());
-        let mut findings = reports.flat_map(|report| {
-            let name = report.recording.clone();
-            report.findings.iter().map(move |finding| (name.clone(), finding))
-        });
-        match findings.find(|(_, finding)| finding.severity == Severity::Error) {
-            None => Verdict::Pass,
-            Some((name, finding)) => Verdict::Fail(Mismatch {
-                step: finding.step.unwrap_or(0),
-                op: format!("{name}: {}", finding.op),
-                expected: finding.expected.clone(),
-                seen: format!("{} ({})", finding.seen, finding.rule),
-            }),
+        match unknown.into_iter().next() {
+            Some(mismatch) => Verdict::Fail(mismatch),
+            None if ids.is_empty() => Verdict::Pass,
+            None => Verdict::Deviation { ids },
         }
     }
+
+    /// What is wrong: as a text for lists of what is known, and as a report has it.
+    fn wrong(&self, scenario: &Scenario) -> Vec<(String, Mismatch)> {
+        let mut wrong = Vec::new();
+        let mut ended = |op: &str, expected: String, seen: String| {
+            let text = format!("scenario: {op}: expected {expected}, saw {seen}");
+            wrong.push((text, Mismatch { step: 0, op: op.to_owned(), expected, seen }));
+        };
+        if let Some(trouble) = &self.trouble {
+            ended("all of it", "to be played".to_owned(), trouble.to_string());
+        } else if self.ran.is_none_or(|ran| !scenario.ends.contains(&ran)) {
+            let seen = self.ran.map_or("both or neither".to_owned(), |ran| ran.to_string());
+            let ends: Vec<_> = scenario.ends.iter().map(Ends::to_string).collect();
+            ended("which VM runs in the end", ends.join(" or "), seen);
+        }
+        for report in self.vmms.iter().filter_map(|vmm| vmm.report.as_ref()) {
+            let errors = report.findings.iter().filter(|it| it.severity == Severity::Error);
+            for Finding { rule, side, step, op, seen, expected, .. } in errors {
+                let side = if *side == Side::Device { "device" } else { "VMM" };
+                let text = format!("{side} {rule}: {op}: expected {expected}, saw {seen}");
+                let mismatch = Mismatch {
+                    step: step.unwrap_or(0),
+                    op: format!("{}: {op}", report.recording),
+                    expected: expected.clone(),
+                    seen: format!("{seen} ({rule})"),
+                };
+                wrong.push((text, mismatch));
+            }
+        }
+        wrong
+    }
+}
+
+/// Reset a device, so that a scenario does not begin where another one has left it.
+fn fresh(path: &Path) -> Result<(), Trouble> {
+    let reset = || -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+        let device: DevicePath = path.to_string_lossy().parse()?;
+        KernelDevice::open(&device)?.fresh()?;
+        Ok(())
+    };
+    reset().map_err(|error| Trouble::Device { path: path.to_owned(), error })
 }
 
 fn at(path: &Path) -> impl FnOnce(std::io::Error) -> Trouble {

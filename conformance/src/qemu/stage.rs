@@ -3,16 +3,19 @@
 
 use std::path::PathBuf;
 
-use serde_json::json;
+use serde_json::{Value, json};
 use vfio_fsm_core::{Op, Reply, State};
 
 use super::scenario::{Ends, Scenario};
 use super::vmm::{Start, Vmm, uri};
-use super::{Setup, Trouble, Watched};
+use super::{Setup, Trouble, Watched, fresh};
 use crate::observe::{Recording, Step};
 
 /// Milliseconds of downtime that let a migration come to its end.
 const DOWNTIME: u32 = 300;
+
+/// The most that QEMU takes.
+const LONGEST_DOWNTIME: u32 = 2_000_000;
 
 /// Source and destination of a scenario.
 pub(super) struct Stage<'s> {
@@ -35,6 +38,7 @@ impl<'s> Stage<'s> {
         on: &'s mut dyn FnMut(&str),
     ) -> Result<Self, Trouble> {
         on("starting the source");
+        setup.devices.iter().try_for_each(|device| fresh(device))?;
         let start = Start {
             name: &format!("{}/source", scenario.name),
             device: &setup.devices[0],
@@ -48,17 +52,26 @@ impl<'s> Stage<'s> {
 
     /// Keep migrations in PRE_COPY: no downtime is short enough for the device's share.
     pub(super) fn hold(&mut self) -> Result<(), Trouble> {
-        self.downtime(0)
+        self.set(json!({ "downtime-limit": 0 }))
+    }
+
+    /// Keep them in PRE_COPY and at the guest's memory, so that the device is not read from.
+    pub(super) fn crawl(&mut self) -> Result<(), Trouble> {
+        self.set(json!({ "downtime-limit": 0, "max-bandwidth": 1 }))
     }
 
     /// Let them come to their end.
     pub(super) fn release(&mut self) -> Result<(), Trouble> {
-        self.downtime(DOWNTIME)
+        self.set(json!({ "downtime-limit": DOWNTIME, "max-bandwidth": 0 }))
     }
 
-    fn downtime(&mut self, milliseconds: u32) -> Result<(), Trouble> {
-        let limit = json!({ "downtime-limit": milliseconds });
-        self.source.execute("migrate-set-parameters", limit).map(drop)
+    /// Let them go straight to their end, however much is left.
+    pub(super) fn hurry(&mut self) -> Result<(), Trouble> {
+        self.set(json!({ "downtime-limit": LONGEST_DOWNTIME, "max-bandwidth": 0 }))
+    }
+
+    fn set(&mut self, parameters: Value) -> Result<(), Trouble> {
+        self.source.execute("migrate-set-parameters", parameters).map(drop)
     }
 
     /// Begin a migration to a new destination.
@@ -88,11 +101,46 @@ impl<'s> Stage<'s> {
         self.source.await_call(&what, |recording| pre_copies_read(recording) >= times)
     }
 
+    /// Wait until the device is in PRE_COPY.
+    pub(super) fn await_pre_copy_begun(&mut self) -> Result<(), Trouble> {
+        let entered = |step: &Step| {
+            let to = match step.op {
+                Some(Op::SetState { to, .. }) => to.known(),
+                _ => None,
+            };
+            to == Some(State::PreCopy) && matches!(step.reply, Reply::Fd(Some(_)))
+        };
+        self.source.await_call("PRE_COPY", |recording| recording.steps.iter().any(entered))
+    }
+
     /// Reset the guest.
     pub(super) fn reset(&mut self) -> Result<(), Trouble> {
         (self.on)("resetting the guest");
         self.source.execute("system_reset", json!({}))?;
         self.source.await_event("RESET")
+    }
+
+    /// Start a VM of its own at the destination's device, and end it.
+    pub(super) fn start_at_destination(&mut self) -> Result<(), Trouble> {
+        (self.on)("starting a VM at the destination's device");
+        self.see_off_destination();
+        let start = Start {
+            name: &format!("{}/restarted", self.scenario.name),
+            device: &self.setup.devices[1],
+            announce_reset: self.scenario.announces_reset,
+            incoming: None,
+        };
+        let vmm = Vmm::start(self.setup, &start)?;
+        self.gone.push(vmm.quit());
+        Ok(())
+    }
+
+    /// Let the destination's guest go on.
+    pub(super) fn resume(&mut self) -> Result<(), Trouble> {
+        match &mut self.destination {
+            Some(vmm) => vmm.execute("cont", json!({})).map(drop),
+            None => Ok(()),
+        }
     }
 
     /// Halt the guest's processors.
@@ -125,9 +173,9 @@ impl<'s> Stage<'s> {
         Ok(())
     }
 
-    /// Which of the two runs, or is halted on purpose; nothing if it is both or neither.
+    /// Which of the two runs; nothing if it is both or neither.
     pub(super) fn who_runs(&mut self) -> Result<Option<Ends>, Trouble> {
-        let alive = if self.scenario.halted { "paused" } else { "running" };
+        let alive = "running";
         let source = self.source.run_state()? == alive;
         let moved = self.migrations.last().is_some_and(|ended| ended == "completed");
         let destination = match &mut self.destination {
