@@ -59,7 +59,7 @@ pub enum LifetimeError {
 /// Every case. Those that can bring a kernel down come last.
 pub const CASES: &[Case] = &[
     Case { name: "closed", covers: &["C25", "C26"], dangerous: false, run: closed },
-    Case { name: "rebound", covers: &["G10"], dangerous: false, run: rebound },
+    Case { name: "unbound", covers: &["G10"], dangerous: false, run: unbound },
     Case { name: "removed", covers: &["G10"], dangerous: false, run: removed },
     Case { name: "unbound-in-use", covers: &["G10"], dangerous: false, run: unbound_in_use },
     Case { name: "removed-in-use", covers: &["G10"], dangerous: false, run: removed_in_use },
@@ -158,14 +158,6 @@ impl Life {
         device.apply(Op::set(State::Running), &mut []);
     }
 
-    /// A call on a data_fd whose device has gone.
-    fn is_dead(&mut self, device: &mut KernelDevice, op: Op<&[u8]>, after: &str) {
-        let call = format!("{} {after}", op.name());
-        let answer = device.apply(op, &mut [0; 64]).map(<[u8]>::len);
-        let right = matches!(answer, Reply::Errno(Errno::ENODEV));
-        self.check(right, &call, "ENODEV", || answer.to_string());
-    }
-
     /// Open it, and see that it is as good as new.
     fn comes_back(&mut self, after: &str) -> Result<(), LifetimeError> {
         let mut device = self.open()?;
@@ -197,12 +189,13 @@ impl Life {
         Ok((kind.join("create"), uuid))
     }
 
-    /// The driver's directory, and the device's name.
-    fn driver(&self) -> Result<(PathBuf, String), LifetimeError> {
+    /// The driver's file that takes the device away, and the name that it is given by. The bus has no
+    /// way to give it back: who wants it again removes the device and creates it.
+    fn unbind(&self) -> Result<(PathBuf, String), LifetimeError> {
         let driver = self.dir.join("driver");
         let driver = fs::canonicalize(&driver).map_err(at(&driver))?;
         let name = self.dir.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        Ok((driver, name))
+        Ok((driver.join("unbind"), name))
     }
 
     /// Whoever removes the device is done by now.
@@ -240,25 +233,17 @@ fn closed(life: &mut Life) -> Result<(), LifetimeError> {
     Ok(())
 }
 
-/// Left in every state, taken from its driver and given back.
-fn rebound(life: &mut Life) -> Result<(), LifetimeError> {
-    for state in STATES {
-        let mut device = life.open()?;
-        device.fresh()?;
-        if Life::go(&mut device, state).is_none() {
-            continue;
-        }
-        drop(device);
-        let (driver, name) = life.driver()?;
-        write(&driver.join("unbind"), &name)?;
-        write(&driver.join("bind"), &name)?;
-        life.comes_back(&format!("after a driver's change in {state}"))?;
-    }
-    Ok(())
+/// Left in every state, taken from its driver, removed and created again.
+fn unbound(life: &mut Life) -> Result<(), LifetimeError> {
+    gone_in_each_state(life, true)
 }
 
 /// Left in every state, removed and created again.
 fn removed(life: &mut Life) -> Result<(), LifetimeError> {
+    gone_in_each_state(life, false)
+}
+
+fn gone_in_each_state(life: &mut Life, unbind: bool) -> Result<(), LifetimeError> {
     for state in STATES {
         let mut device = life.open()?;
         device.fresh()?;
@@ -267,23 +252,30 @@ fn removed(life: &mut Life) -> Result<(), LifetimeError> {
         }
         drop(device);
         let (create, uuid) = life.maker()?;
+        if unbind {
+            let (file, name) = life.unbind()?;
+            write(&file, &name)?;
+        }
         let removal = life.remove();
         if !life.is_over(&removal, &format!("remove after {state}")) {
             return Ok(());
         }
         write(&create, &uuid)?;
-        life.comes_back(&format!("after a removal in {state}"))?;
+        life.comes_back(&format!("after it went in {state}"))?;
     }
     Ok(())
 }
 
 /// Taken from its driver while someone saves it.
 fn unbound_in_use(life: &mut Life) -> Result<(), LifetimeError> {
-    let (driver, name) = life.driver()?;
-    let (unbind, text) = (driver.join("unbind"), name.clone());
-    if leave_in_use(life, "unbind", |life| life.write(unbind, text))? {
-        write(&driver.join("bind"), &name)?;
-        life.comes_back("after it was unbound in use")?;
+    let (create, uuid) = life.maker()?;
+    let (unbind, name) = life.unbind()?;
+    if leave_in_use(life, "unbind", |life| life.write(unbind, name))? {
+        let removal = life.remove();
+        if life.is_over(&removal, "remove after unbind") {
+            write(&create, &uuid)?;
+            life.comes_back("after it was unbound in use")?;
+        }
     }
     Ok(())
 }
@@ -327,45 +319,73 @@ fn leave_in_use(
 /// A data_fd of every kind of session is kept over the removal of its device.
 fn outlives(life: &mut Life) -> Result<(), LifetimeError> {
     for state in [State::StopCopy, State::Resuming, State::PreCopy] {
-        let Some((mut device, fd)) = life_after(life, state)? else { continue };
-        let after = format!("after the device of {state} has gone");
+        let Some(mut left) = Left::behind(life, state)? else { continue };
+        let fd = left.fd;
         let op = match state {
             State::Resuming => Op::Write { fd, bytes: [0; 8].as_slice() },
             _ => Op::Read { fd, len: 64 },
         };
-        life.is_dead(&mut device, op, &after);
-        let closed = device.apply(Op::CloseFd { fd }, &mut []).map(<[u8]>::len);
-        let right = matches!(closed, Reply::Ok);
-        life.check(right, &format!("close {after}"), "success", || closed.to_string());
-        life.comes_back(&after)?;
+        left.is_dead(life, op, &[Errno::ENODEV]);
+        left.device_comes_back(life)?;
     }
     Ok(())
 }
 
 /// And is asked what a driver has to look up in its device.
 fn info_outlives(life: &mut Life) -> Result<(), LifetimeError> {
-    if let Some((mut device, fd)) = life_after(life, State::PreCopy)? {
-        let after = "after the device of PRE_COPY has gone";
-        life.is_dead(&mut device, Op::PrecopyInfo { fd }, after);
-        device.apply(Op::CloseFd { fd }, &mut []);
-        life.comes_back(after)?;
-    } else {
-        life.outcome.inapplicable = Some("the device has no PRE_COPY");
+    match Left::behind(life, State::PreCopy)? {
+        Some(mut left) => {
+            // Whether the session or the state is looked at first is up to the driver.
+            let op = Op::PrecopyInfo { fd: left.fd };
+            left.is_dead(life, op, &[Errno::ENODEV, Errno::EINVAL]);
+            left.device_comes_back(life)?;
+        }
+        None => life.outcome.inapplicable = Some("the device has no PRE_COPY"),
     }
     Ok(())
 }
 
-/// A data_fd whose device was closed, removed, and created again; with what holds it.
-fn life_after(life: &mut Life, state: State) -> Result<Option<(KernelDevice, Fd)>, LifetimeError> {
-    let mut device = life.open()?;
-    device.fresh()?;
-    let Some(Reply::Fd(Some(fd))) = Life::go(&mut device, state) else { return Ok(None) };
-    device.apply(Op::Close, &mut []);
-    let (create, uuid) = life.maker()?;
-    let removal = life.remove();
-    if !life.is_over(&removal, &format!("remove with a data_fd of {state}")) {
-        return Ok(None);
+/// A data_fd whose device was closed and removed.
+struct Left {
+    holder: KernelDevice,
+    fd: Fd,
+    after: String,
+    /// Where the device can be made again, and under which name.
+    maker: (PathBuf, String),
+}
+
+impl Left {
+    /// That of a session which began with a SET of this state, if the device has it.
+    fn behind(life: &mut Life, state: State) -> Result<Option<Self>, LifetimeError> {
+        let mut holder = life.open()?;
+        holder.fresh()?;
+        let Some(Reply::Fd(Some(fd))) = Life::go(&mut holder, state) else { return Ok(None) };
+        holder.apply(Op::Close, &mut []);
+        let maker = life.maker()?;
+        let removal = life.remove();
+        if !life.is_over(&removal, &format!("remove with a data_fd of {state}")) {
+            return Ok(None);
+        }
+        let after = format!("after the device of {state} has gone");
+        Ok(Some(Self { holder, fd, after, maker }))
     }
-    write(&create, &uuid)?;
-    Ok(Some((device, fd)))
+
+    /// A call on it is refused.
+    fn is_dead(&mut self, life: &mut Life, op: Op<&[u8]>, with: &[Errno]) {
+        let call = format!("{} {}", op.name(), self.after);
+        let answer = self.holder.apply(op, &mut [0; 64]).map(<[u8]>::len);
+        let right = matches!(answer, Reply::Errno(errno) if with.contains(&errno));
+        let expected: Vec<_> = with.iter().map(Errno::to_string).collect();
+        life.check(right, &call, &expected.join(" or "), || answer.to_string());
+    }
+
+    /// The device is created again, and then its data_fd closed.
+    fn device_comes_back(mut self, life: &mut Life) -> Result<(), LifetimeError> {
+        let (create, uuid) = &self.maker;
+        write(create, uuid)?;
+        let closed = self.holder.apply(Op::CloseFd { fd: self.fd }, &mut []).map(<[u8]>::len);
+        let right = matches!(closed, Reply::Ok);
+        life.check(right, &format!("close {}", self.after), "success", || closed.to_string());
+        life.comes_back(&self.after)
+    }
 }

@@ -21,11 +21,10 @@ use vfio_conform::migrate::Matrix;
 use vfio_conform::qemu::SCENARIOS;
 use vfio_conform::replay::{Mismatch, Outcome, Verdict};
 use vfio_conform::report::Report;
-use vfio_conform::suite::Kind;
 use vfio_conform::trace::{self, Trace};
 use vfio_fsm_kernel::abuse::CASES;
 
-use super::learn::Found;
+use super::learn::{Found, MACHINES};
 use super::output::{self, Output};
 use super::replay::Pace;
 use super::{Result, Selection};
@@ -161,7 +160,7 @@ pub(crate) fn run(arguments: &Arguments, output: &mut Output) -> Result {
     let race = Task::Race { rounds: arguments.races };
     let abuse = Task::Abuse { count: CASES.len() };
     let watch = Task::Watch { count: SCENARIOS.len() };
-    let learn = Task::Learn { count: Kind::ALL.len() };
+    let learn = Task::Learn { count: MACHINES.len() };
     let lifetime = Task::Lifetime { count: lifetime::CASES.len() };
     let tasks: &[_] = match arguments {
         Arguments { learn: true, .. } => &[learn],

@@ -43,9 +43,9 @@ pub(crate) struct Arguments {
     /// Begin with the n-th machine, counted from 0, with --events.
     #[arg(long, value_name = "N", default_value_t = 0)]
     from: usize,
-    /// Learn every machine: one JSON line when it begins, one for what was found, and one for the
-    /// verdict, as they happen.
-    #[arg(long, conflicts_with_all = ["machine", "dot"])]
+    /// Learn every machine, first without closing the device and at last with: one JSON line when it
+    /// begins, one for what was found, and one for the verdict, as they happen.
+    #[arg(long, conflicts_with_all = ["machine", "dot", "no_reopen"])]
     events: bool,
 }
 
@@ -73,13 +73,21 @@ pub(crate) fn run(arguments: &Arguments, output: &mut Output) -> Result {
     if arguments.events {
         return tell_all(arguments);
     }
-    let (found, dot) = examine(arguments, arguments.machine)?;
+    let (found, dot) = examine(arguments, arguments.machine, &arguments.device)?;
     if let Some(path) = &arguments.dot {
         fs::write(path, dot).map_err(|error| format!("{}: {error}", path.display()))?;
     }
     output.say("learned", &found)?;
     Ok(found.differences.is_empty())
 }
+
+/// With --events: their names, which they are, and whether the device is closed and opened.
+pub(super) const MACHINES: [(&str, Kind, bool); 4] = [
+    ("control", Kind::Control, false),
+    ("stream", Kind::Stream, false),
+    ("epochs", Kind::Epochs, false),
+    ("stream-reopened", Kind::Stream, true),
+];
 
 /// What was found of a machine, beside the verdict on it.
 #[derive(Serialize)]
@@ -97,10 +105,11 @@ fn tell_all(arguments: &Arguments) -> Result {
     let known = known.map(|list| list.of_findings("learn/"));
     let mut events = Events::new(true, "learn");
     let mut good = true;
-    for (index, kind) in Kind::ALL.into_iter().enumerate().skip(arguments.from) {
-        let trace = format!("learn/{kind}");
+    for (index, (name, kind, reopen)) in MACHINES.into_iter().enumerate().skip(arguments.from) {
+        let trace = format!("learn/{name}");
         events.begin(index, &trace)?;
-        let (ops, verdict) = match examine(arguments, arguments.machine.of(kind)) {
+        let device = DeviceArguments { no_reopen: !reopen, ..arguments.device.clone() };
+        let (ops, verdict) = match examine(arguments, arguments.machine.of(kind), &device) {
             Ok((found, dot)) => {
                 events.line(&Told { index, trace: &trace, dot: &dot, found: &found })?;
                 (found.ops, found.verdict(&trace, known.as_ref()))
@@ -125,8 +134,12 @@ fn nothing_learned(error: &dyn std::error::Error) -> Mismatch {
 }
 
 /// Learn a machine; and its picture, for Graphviz.
-fn examine(arguments: &Arguments, machine: MachineArguments) -> Result<(Found, String)> {
-    let (mut specification, mut target) = subject(machine, &arguments.device)?;
+fn examine(
+    arguments: &Arguments,
+    machine: MachineArguments,
+    device: &DeviceArguments,
+) -> Result<(Found, String)> {
+    let (mut specification, mut target) = subject(machine, device)?;
     let should = specification.machine.clone();
     let mut subject = Subject::new(&mut specification, &mut *target)?;
     let began = Instant::now();
