@@ -57,6 +57,10 @@ pub struct Deviation {
     /// It is no reply of a trace but what `vfio-conform abuse` says of a call: globs of its text.
     #[serde(default)]
     calls: Vec<String>,
+    /// It is no reply of a trace but what a VMM was seen to do or to be told, or what a machine was
+    /// found to be: globs of the text of a finding.
+    #[serde(default)]
+    found: Vec<String>,
     #[serde(skip)]
     used: Cell<bool>,
 }
@@ -70,7 +74,10 @@ pub struct DeviationError {
 }
 
 /// The lists that come with this program.
-const KNOWN: &[(&str, &str)] = &[("mtty", include_str!("../../specs/deviations/mtty.toml"))];
+const KNOWN: &[(&str, &str)] = &[
+    ("mtty", include_str!("../../specs/deviations/mtty.toml")),
+    ("qemu", include_str!("../../specs/deviations/qemu.toml")),
+];
 
 impl Deviations {
     /// The list of a driver that comes with this program, or a list from a file.
@@ -90,7 +97,9 @@ impl Deviations {
     pub fn parse(name: &str, text: &str) -> Result<Self, DeviationError> {
         let fail = |problem: String| DeviationError { name: name.to_owned(), problem };
         let parsed: Self = toml::from_str(text).map_err(|error| fail(error.to_string()))?;
-        let patterns = |entry: &'_ Deviation| [entry.traces.clone(), entry.calls.clone()].concat();
+        let patterns = |entry: &'_ Deviation| {
+            [entry.traces.clone(), entry.calls.clone(), entry.found.clone()].concat()
+        };
         for pattern in parsed.list.iter().flat_map(patterns) {
             Pattern::new(&pattern).map_err(|error| fail(format!("{pattern:?}: {error}")))?;
         }
@@ -100,15 +109,36 @@ impl Deviations {
     /// The entries about replies of traces, and crashes.
     #[must_use]
     pub fn of_traces(mut self) -> Self {
-        self.list.retain(|entry| entry.calls.is_empty());
+        self.list.retain(|entry| entry.calls.is_empty() && entry.found.is_empty());
         self
     }
 
-    /// The entries about calls that are no ops.
+    /// The entries about calls that are no ops, in cases whose names begin so.
     #[must_use]
-    pub fn of_calls(mut self) -> Self {
-        self.list.retain(|entry| !entry.calls.is_empty());
+    pub fn of_calls(mut self, beginning: &str) -> Self {
+        self.list.retain(|entry| !entry.calls.is_empty() && entry.begins(beginning));
         self
+    }
+
+    /// The entries about findings in what begins so.
+    #[must_use]
+    pub fn of_findings(mut self, beginning: &str) -> Self {
+        self.list.retain(|entry| !entry.found.is_empty() && entry.begins(beginning));
+        self
+    }
+
+    /// These entries and those of another list.
+    #[must_use]
+    pub fn and(mut self, other: Self) -> Self {
+        self.list.extend(other.list);
+        self
+    }
+
+    /// The entry that describes a finding, by its text.
+    pub fn find_finding(&self, trace: &str, text: &str) -> Option<&str> {
+        let glob = |glob: &String| Pattern::new(glob).is_ok_and(|glob| glob.matches(text));
+        let describes = |entry: &&Deviation| entry.is_in(trace) && entry.found.iter().any(glob);
+        self.list.iter().find(describes).map(Deviation::take)
     }
 
     /// The entry that describes what came of a call that is no op, by its text.
@@ -129,6 +159,7 @@ impl Deviations {
         let describes = |entry: &&Deviation| {
             entry.console.is_none()
                 && entry.calls.is_empty()
+                && entry.found.is_empty()
                 && entry.bytes != right_bytes
                 && entry.is_in(trace)
                 && (entry.ops.is_empty() || entry.ops.iter().any(|op| op == step.op.name()))
@@ -162,6 +193,11 @@ impl Deviation {
     fn is_in(&self, trace: &str) -> bool {
         let matches = |glob: &String| Pattern::new(glob).is_ok_and(|glob| glob.matches(trace));
         self.traces.is_empty() || self.traces.iter().any(matches)
+    }
+
+    /// Whether it can show in what begins so.
+    fn begins(&self, beginning: &str) -> bool {
+        self.traces.is_empty() || self.traces.iter().any(|glob| glob.starts_with(beginning))
     }
 
     fn take(&self) -> &str {

@@ -7,7 +7,9 @@
 //! * [`deviation`] is what a driver is known to do differently.
 //! * [`dirty`] is the log of DMA as an automaton, with an oracle.
 //! * [`migrate`] runs whole migrations between two devices, with a reset at every step.
+//! * [`lifetime`] closes, unbinds and removes devices under their users.
 //! * [`observe`] holds recordings of real VMMs against the state machine, from both sides.
+//! * [`qemu`] drives a real QEMU that migrates a device, and records it.
 //! * `verify` holds the mlx5 backend against a kernel's headers, the shipping driver and libmlx5.
 //! * [`system`] is what keeps the tool from leaving anything behind when it is killed.
 //! * `lab` boots a distribution's kernel in a virtual machine and replays on its sample driver.
@@ -34,8 +36,10 @@ pub mod dirty;
 pub mod junit;
 #[cfg(feature = "lab")]
 pub mod lab;
+pub mod lifetime;
 pub mod migrate;
 pub mod observe;
+pub mod qemu;
 pub mod race;
 pub mod replay;
 pub mod report;

@@ -130,7 +130,7 @@ fn calls_have_entries_of_their_own() {
     let parse = || Deviations::parse("test", &text).expect("a good list");
     assert!(replay(Bug::PreCopyEndsForGood, &parse()).counts.fail > 0, "it excuses no reply");
     assert_eq!(parse().of_traces().list.len(), 0);
-    let list = parse().of_calls();
+    let list = parse().of_calls("abuse/");
     let slip = "PRECOPY_INFO argsz 8: expected EINVAL, saw 0";
     assert_eq!(list.find_call("abuse/feature-argsz", slip), None);
     assert_eq!(list.find_call("abuse/precopy-argsz", "PRECOPY_INFO argsz 8: saw EIO"), None);

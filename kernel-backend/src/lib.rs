@@ -45,8 +45,9 @@
 //! * `io-uring`: [`Op::UringRead`]. Without it, that op answers `EOPNOTSUPP`.
 //! * `tracing`: an observer that makes events of the crate tracing of what a session does.
 //! * `dma-logging`: the module `dma_logging`, which memory the device writes. Needs vm-memory.
-//! * `abuse`: the module `abuse`, calls with sizes, flags and pointers that no VMM should use; and with
-//!   `dma-logging` its three calls as they are, `dma_logging::raw`.
+//! * `abuse`: the module `abuse`, calls with sizes, flags and pointers that no VMM should use; with
+//!   `dma-logging` its three calls as they are, `dma_logging::raw`;
+//!   `KernelDevice::bare_loop`, to measure others against.
 //!
 //! [`Op`]: vfio_fsm_core::Op
 //! [`Op::UringRead`]: vfio_fsm_core::Op::UringRead
@@ -56,6 +57,8 @@
 #[cfg(feature = "abuse")]
 pub mod abuse;
 mod anomaly;
+#[cfg(feature = "abuse")]
+mod bare;
 mod calls;
 mod data_fds;
 mod device;

@@ -38,7 +38,7 @@ pub(crate) fn run(arguments: &Arguments, output: &mut Output) -> Result {
     let path: DevicePath = devices[0].parse()?;
     let mut device = KernelDevice::open(&path)?;
     let deviations = arguments.deviations.as_deref().map(Deviations::named).transpose()?;
-    let deviations = deviations.map(Deviations::of_calls);
+    let deviations = deviations.map(|list| list.of_calls("abuse/"));
     let mut events = Events::new(arguments.events, "abuse");
     events.expect(CASES.len());
     let mut report = Report::new(format!("abuse of kernel {path}"));
@@ -60,7 +60,7 @@ pub(crate) fn run(arguments: &Arguments, output: &mut Output) -> Result {
 }
 
 /// A slip that is not listed fails the case; the first of them is shown.
-fn judge(name: &str, outcome: &Outcome, deviations: Option<&Deviations>) -> Verdict {
+pub(super) fn judge(name: &str, outcome: &Outcome, deviations: Option<&Deviations>) -> Verdict {
     let (mut ids, mut unknown): (Vec<String>, Vec<&Slip>) = (Vec::new(), Vec::new());
     for slip in &outcome.slips {
         match deviations.and_then(|list| list.find_call(name, &slip.to_string())) {

@@ -86,15 +86,25 @@ pub(super) struct MachineArguments {
     features: Option<Features>,
 }
 
+impl MachineArguments {
+    /// The same device, and another of its machines.
+    pub(super) const fn of(self, machine: Kind) -> Self {
+        Self { machine, ..self }
+    }
+}
+
 /// Which device.
-#[derive(Debug, Args)]
+#[derive(Clone, Debug, Args)]
 pub(super) struct DeviceArguments {
     /// What to test, as `replay` knows it.
     #[arg(long, default_value = "reference")]
-    target: TargetName,
+    pub(super) target: TargetName,
     /// Also, on a kernel, the SET that hangs older ones.
     #[arg(long)]
-    dangerous: bool,
+    pub(super) dangerous: bool,
+    /// Do not close the device and open it again, which some drivers do not survive.
+    #[arg(long)]
+    pub(super) no_reopen: bool,
 }
 
 /// A device and what it is held against.
@@ -111,7 +121,8 @@ pub(super) fn subject(
     }
     let dangerous = device.dangerous || !target.is_kernel();
     let faults = target.can(Need::ArcFails);
-    Ok((Specification::new(machine.machine, features, dangerous, faults), target))
+    let specify = if device.no_reopen { Specification::without_reopen } else { Specification::new };
+    Ok((specify(machine.machine, features, dangerous, faults), target))
 }
 
 pub(crate) fn run(arguments: &Arguments, output: &mut Output) -> Result {

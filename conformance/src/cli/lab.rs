@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! `vfio-conform lab`: the suites and the migrations on a real kernel driver, in a virtual machine.
 
+mod watched;
+
 use std::collections::BTreeMap;
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -10,18 +12,23 @@ use std::time::Duration;
 
 use clap::Args;
 use indicatif::ProgressBar;
-use serde::Serialize;
-use vfio_conform::deviation::Deviations;
+use serde::{Deserialize, Serialize};
+use vfio_conform::deviation::{DeviationError, Deviations};
 use vfio_conform::lab::{self, Ended, Event, Incident, Part, Task};
+use vfio_conform::lifetime;
 use vfio_conform::migrate::Matrix;
+use vfio_conform::qemu::SCENARIOS;
 use vfio_conform::replay::{Mismatch, Outcome, Verdict};
 use vfio_conform::report::Report;
 use vfio_conform::system;
 use vfio_conform::trace::{self, Trace};
 use vfio_fsm_kernel::abuse::CASES;
 
+use super::learn::{Found, MACHINES};
 use super::output::{self, Output};
+use super::pace::Pace;
 use super::{Result, Selection};
+use watched::Watched;
 
 #[derive(Debug, Args)]
 pub(crate) struct Arguments {
@@ -37,15 +44,27 @@ pub(crate) struct Arguments {
     #[arg(long, value_name = "VERSION")]
     kernel: Option<String>,
     /// Only the migrations, with a reset or a cancel at every step. Without `--suite`, `--only` and
-    /// this, all is run.
-    #[arg(long, conflicts_with_all = ["suite", "only"])]
+    /// a task such as this, all is run.
+    #[arg(long, group = "task", conflicts_with_all = ["suite", "only"])]
     migrate: bool,
     /// Only the races of threads.
-    #[arg(long, conflicts_with_all = ["suite", "only", "migrate"])]
+    #[arg(long, group = "task", conflicts_with_all = ["suite", "only"])]
     race: bool,
     /// Only the calls that no VMM should make.
-    #[arg(long, conflicts_with_all = ["suite", "only", "migrate", "race"])]
+    #[arg(long, group = "task", conflicts_with_all = ["suite", "only"])]
     abuse: bool,
+    /// Only what machine the device is.
+    #[arg(long, group = "task", conflicts_with_all = ["suite", "only"])]
+    learn: bool,
+    /// Only the device closed, unbound and removed under its users.
+    #[arg(long, group = "task", conflicts_with_all = ["suite", "only"])]
+    lifetime: bool,
+    /// Only the migrations of a real QEMU, under the recorder.
+    #[arg(long, group = "task", conflicts_with_all = ["suite", "only"])]
+    watch: bool,
+    /// Write what QEMU did to this file, for `observe`.
+    #[arg(long, value_name = "FILE")]
+    recordings: Option<PathBuf>,
     /// How often threads race at the device.
     #[arg(long, value_name = "N", default_value_t = 1000, value_parser = clap::value_parser!(u32).range(1..))]
     races: u32,
@@ -58,6 +77,14 @@ pub(crate) struct Arguments {
     /// Use the host's processor (KVM); what is found then depends on the host.
     #[arg(long)]
     kvm: bool,
+}
+
+impl Arguments {
+    /// Whether traces are replayed.
+    const fn replays(&self) -> bool {
+        let Self { migrate, race, abuse, learn, lifetime, watch, .. } = *self;
+        !(migrate || race || abuse || learn || lifetime || watch)
+    }
 }
 
 /// The driver that the lab runs on.
@@ -119,10 +146,7 @@ fn indent(text: &str) -> String {
 }
 
 pub(crate) fn run(arguments: &Arguments, output: &mut Output) -> Result {
-    let replays = !(arguments.migrate || arguments.race || arguments.abuse);
-    let traces = if replays { arguments.selection.generate()? } else { Vec::new() };
-    let deviations = Deviations::named(DRIVER)?.of_traces();
-    let of_calls = Deviations::named(DRIVER)?.of_calls();
+    let traces = if arguments.replays() { arguments.selection.generate()? } else { Vec::new() };
     let options = options(arguments)?;
     let cancel = Arc::new(AtomicBool::new(false));
     let asked = Arc::clone(&cancel);
@@ -135,11 +159,19 @@ pub(crate) fn run(arguments: &Arguments, output: &mut Output) -> Result {
     let migrate = Task::Migrate { rounds: arguments.rounds };
     let race = Task::Race { rounds: arguments.races };
     let abuse = Task::Abuse { count: CASES.len() };
+    let watch = Task::Watch { count: SCENARIOS.len() };
+    let learn = Task::Learn { count: MACHINES.len() };
+    let lifetime = Task::Lifetime { count: lifetime::CASES.len() };
     let tasks: &[_] = match arguments {
+        Arguments { learn: true, .. } => &[learn],
+        Arguments { lifetime: true, .. } => &[lifetime],
         Arguments { migrate: true, .. } => &[migrate],
         Arguments { race: true, .. } => &[race],
         Arguments { abuse: true, .. } => &[abuse],
-        Arguments { selection, .. } if selection.is_all() => &[replay, migrate, race, abuse],
+        Arguments { watch: true, .. } => &[watch],
+        Arguments { selection, .. } if selection.is_all() => {
+            &[replay, migrate, race, abuse, learn, lifetime, watch]
+        }
         _ => &[replay],
     };
     let outcome = write_traces(&file, &traces).and_then(|()| {
@@ -150,57 +182,173 @@ pub(crate) fn run(arguments: &Arguments, output: &mut Output) -> Result {
     let _ = std::fs::remove_file(&file);
     let outcome = outcome?;
 
-    let (mut report, mut matrix, mut races, mut abuses) = (None, None, None, None);
+    let mut judged = Judged::default();
     let mut incidents = Vec::new();
     for (task, part) in tasks.iter().zip(&outcome.parts) {
-        match task {
-            Task::Replay { .. } => {
-                let mut replayed = Report::new(format!("{DRIVER} of Linux {}", outcome.kernel));
-                incidents.extend(judge(part, &traces, &deviations, &mut replayed)?);
-                let took = took(&outcome, "replay");
-                replayed.finish(took, Some(&deviations), arguments.selection.is_all());
-                report = Some(replayed);
-            }
-            Task::Migrate { .. } => {
-                let mut migrated = Matrix::collect(&part.lines)?;
-                incidents.extend(crashes(part, &mut migrated));
-                matrix = Some(migrated);
-            }
-            Task::Race { .. } => {
-                let mut raced = Report::new(format!("races at {DRIVER}"));
-                incidents.extend(judge(part, &[], &deviations, &mut raced)?);
-                raced.finish(took(&outcome, "race"), None, false);
-                races = Some(raced);
-            }
-            Task::Abuse { .. } => {
-                let mut abused = Report::new(format!("abuse of {DRIVER}"));
-                incidents.extend(judge(part, &[], &of_calls, &mut abused)?);
-                abused.finish(took(&outcome, "abuse"), Some(&of_calls), true);
-                abuses = Some(abused);
-            }
-        }
+        let took = took(&outcome, task.stage());
+        incidents.extend(judged.take(task, part, &traces, arguments, &outcome, took)?);
     }
     let bench = bench(&outcome, incidents, tasks.len());
     output.say("lab", &bench)?;
-    if let Some(report) = &report {
-        output.say("replay", report)?;
+    judged.say(output)?;
+    if let (Some(path), Some(watched)) = (&arguments.recordings, &judged.watched) {
+        watched.keep(path)?;
     }
-    if let Some(matrix) = &matrix {
-        output.say("migrate", matrix)?;
+    Ok(judged.is_good() && bench.is_complete())
+}
+
+/// What the tasks came to.
+#[derive(Default)]
+struct Judged {
+    /// By the name that the report has in the JSON.
+    reports: Vec<(&'static str, Report)>,
+    matrix: Option<Matrix>,
+    pace: Option<Pace>,
+    resets: Option<Resets>,
+    learned: Option<Learned>,
+    watched: Option<Watched>,
+}
+
+impl Judged {
+    /// Take in what a task has brought; what went wrong in its guests.
+    fn take(
+        &mut self,
+        task: &Task<'_>,
+        part: &Part,
+        traces: &[Trace],
+        arguments: &Arguments,
+        outcome: &lab::Outcome,
+        took: Duration,
+    ) -> Result<Vec<Seen>> {
+        let crashes = Deviations::named(DRIVER)?.of_traces();
+        let kernel = &outcome.kernel;
+        let mut judge = |name, about: String, known: Option<Deviations>| {
+            let mut report = Report::new(about);
+            let seen = judge(part, traces, &crashes, known.as_ref(), &mut report)?;
+            report.finish(took, known.as_ref(), arguments.selection.is_all());
+            self.reports.push((name, report));
+            Ok::<_, Box<dyn std::error::Error>>(seen)
+        };
+        match task {
+            Task::Replay { .. } => {
+                let known = Deviations::named(DRIVER)?.of_traces();
+                let seen = judge("replay", format!("{DRIVER} of Linux {kernel}"), Some(known))?;
+                self.pace = told(part, "pace")?;
+                Ok(seen)
+            }
+            Task::Migrate { .. } => {
+                let mut migrated = Matrix::collect(&part.lines)?;
+                let seen = overrule(part, &mut migrated);
+                self.matrix = Some(migrated);
+                Ok(seen)
+            }
+            Task::Race { .. } => {
+                let seen = judge("races", format!("races at {DRIVER}"), None)?;
+                self.resets = told(part, "resets")?;
+                Ok(seen)
+            }
+            Task::Abuse { .. } => {
+                let known = Deviations::named(DRIVER)?.of_calls("abuse/");
+                judge("abuse", format!("abuse of {DRIVER}"), Some(known))
+            }
+            Task::Learn { .. } => {
+                let known = Deviations::named(DRIVER)?.of_findings("learn/");
+                let seen = judge("learn", format!("{DRIVER} as a machine"), Some(known))?;
+                self.learned = Some(Learned::collect(part)?);
+                Ok(seen)
+            }
+            Task::Lifetime { .. } => {
+                let known = Deviations::named(DRIVER)?.of_calls("lifetime/");
+                judge("lifetime", format!("lifetime of {DRIVER}"), Some(known))
+            }
+            Task::Watch { .. } => {
+                let of =
+                    |name| Ok::<_, DeviationError>(Deviations::named(name)?.of_findings("watch/"));
+                let known = of("qemu")?.and(of(DRIVER)?);
+                let seen = judge("watch", format!("QEMU at {DRIVER}"), Some(known))?;
+                let qemu = outcome.qemu.clone().unwrap_or_default();
+                self.watched = Some(Watched::collect(qemu, part)?);
+                Ok(seen)
+            }
+        }
     }
-    if let Some(races) = &races {
-        output.say("races", races)?;
+
+    fn say(&self, output: &mut Output) -> Result<()> {
+        for (name, report) in &self.reports {
+            output.say(name, report)?;
+            match *name {
+                "replay" => self.pace.as_ref().map_or(Ok(()), |it| output.say("pace", it))?,
+                "races" => self.resets.as_ref().map_or(Ok(()), |it| output.say("resets", it))?,
+                "learn" => self.learned.as_ref().map_or(Ok(()), |it| output.say("learned", it))?,
+                "watch" => self.watched.as_ref().map_or(Ok(()), |it| output.say("watched", it))?,
+                _ => {}
+            }
+        }
+        self.matrix.as_ref().map_or(Ok(()), |it| output.say("migrate", it))?;
+        Ok(())
     }
-    if let Some(abuses) = &abuses {
-        output.say("abuse", abuses)?;
+
+    fn is_good(&self) -> bool {
+        let migrated = self.matrix.as_ref().is_none_or(|matrix| matrix.is_good(0));
+        migrated && self.reports.iter().all(|(_, report)| report.is_good())
     }
-    let replayed = report.into_iter().chain(races).chain(abuses).all(|report| report.is_good());
-    let migrated = matrix.is_none_or(|matrix| matrix.is_good(0));
-    Ok(replayed && migrated && bench.is_complete())
+}
+
+/// What a guest says of a whole task, in a line of its own.
+fn told<T: serde::de::DeserializeOwned>(part: &Part, event: &str) -> Result<Option<T>> {
+    let line = part.lines.iter().rfind(|line| line["event"] == event);
+    Ok(line.map(|line| serde_json::from_value(line.clone())).transpose()?)
+}
+
+/// How threads reset the device that they race at.
+#[derive(Debug, Deserialize, Serialize)]
+struct Resets {
+    resets: Vec<String>,
+}
+
+impl fmt::Display for Resets {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "  resets by {}", self.resets.join(", "))?;
+        if !self.resets.iter().any(|way| way.starts_with('/')) {
+            writeln!(f, "  not by /sys: the device has no `reset` there")?;
+        }
+        Ok(())
+    }
+}
+
+/// The machines that a device was found to be.
+#[derive(Debug, Serialize)]
+#[serde(transparent)]
+struct Learned(BTreeMap<String, Machine>);
+
+/// One of them.
+#[derive(Debug, Deserialize, Serialize)]
+struct Machine {
+    #[serde(flatten)]
+    found: Found,
+    /// For Graphviz.
+    dot: String,
+}
+
+impl Learned {
+    fn collect(part: &Part) -> Result<Self> {
+        let lines = part.lines.iter().filter(|line| line["event"] == "learned");
+        let machine = |line: &serde_json::Value| {
+            let name = line["trace"].as_str().unwrap_or_default().to_owned();
+            Ok((name, serde_json::from_value(line.clone())?))
+        };
+        lines.map(machine).collect::<Result<_>>().map(Self)
+    }
+}
+
+impl fmt::Display for Learned {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().try_for_each(|(name, machine)| write!(f, "{name}: {}", machine.found))
+    }
 }
 
 /// What went wrong in the guest's kernel, whatever its verdict was, is a failure of that case.
-fn crashes(part: &Part, matrix: &mut Matrix) -> Vec<Seen> {
+fn overrule(part: &Part, matrix: &mut Matrix) -> Vec<Seen> {
     let seen = |incident: &Incident| {
         let (kind, console) = (incident.kind.name().to_owned(), incident.excerpt.clone());
         matrix.crashed(incident.index.unwrap_or(0), &kind, &console);
@@ -236,24 +384,26 @@ fn write_traces(file: &Path, traces: &[Trace]) -> Result<()> {
 fn judge(
     part: &Part,
     traces: &[Trace],
-    deviations: &Deviations,
+    crashes: &Deviations,
+    known: Option<&Deviations>,
     report: &mut Report,
 ) -> Result<Vec<Seen>> {
     let mut seen = Vec::new();
     let mut verdicts: BTreeMap<&str, Verdict> = BTreeMap::new();
     for incident in &part.incidents {
         let trace = incident.trace.as_deref().unwrap_or("no trace");
-        let known = deviations.find_crash(trace, &incident.excerpt).map(str::to_owned);
-        verdicts.insert(trace, verdict_of(incident, known.as_deref()));
+        let id = crashes.find_crash(trace, &incident.excerpt).map(str::to_owned);
+        id.iter().zip(known).for_each(|(id, known)| known.mark_used(id));
+        verdicts.insert(trace, verdict_of(incident, id.as_deref()));
         let (kind, console) = (incident.kind.name().to_owned(), incident.excerpt.clone());
-        seen.push(Seen { trace: trace.to_owned(), kind, known, console });
+        seen.push(Seen { trace: trace.to_owned(), kind, known: id, console });
     }
     let lines = part.lines.iter().filter(|line| line["event"] == "verdict");
     for line in lines {
         let Some(trace) = line["trace"].as_str() else { continue };
         let verdict: Verdict = serde_json::from_value(line.clone())?;
-        if let Verdict::Deviation { ids } = &verdict {
-            ids.iter().for_each(|id| deviations.mark_used(id));
+        if let (Verdict::Deviation { ids }, Some(known)) = (&verdict, known) {
+            ids.iter().for_each(|id| known.mark_used(id));
         }
         verdicts.entry(trace).or_insert(verdict);
     }

@@ -17,6 +17,7 @@ mod graph;
 #[cfg(feature = "lab")]
 mod lab;
 mod learn;
+mod lifetime;
 #[cfg(feature = "check")]
 mod matrix;
 mod migrate;
@@ -24,6 +25,8 @@ mod migrate;
 mod mlx5;
 mod observe;
 mod output;
+mod pace;
+mod qemu;
 mod race;
 mod replay;
 #[cfg(feature = "check")]
@@ -86,10 +89,14 @@ enum Command {
     Bugs(bugs::Arguments),
     /// Do to a device node what no VMM should and any process can: bad sizes, flags and pointers.
     Abuse(abuse::Arguments),
+    /// Close, unbind and remove a device under its users.
+    Lifetime(lifetime::Arguments),
     /// Run whole migrations, with a reset or a cancel at every step.
     Migrate(migrate::Arguments),
     #[command(hide = true)]
     MigratePeer(migrate::PeerArguments),
+    #[command(hide = true)]
+    DriveQemu(qemu::Arguments),
     /// Hold a recording of a real VMM against the state machine, from both sides.
     Observe(observe::Arguments),
     /// Run a VMM under a recorder, then observe what it did.
@@ -165,8 +172,10 @@ fn execute(command: Option<Command>, output: &mut Output) -> Result<Verdict> {
         #[cfg(feature = "check")]
         Some(Command::Bugs(arguments)) => bugs::run(&arguments, output),
         Some(Command::Abuse(arguments)) => abuse::run(&arguments, output),
+        Some(Command::Lifetime(arguments)) => lifetime::run(&arguments, output),
         Some(Command::Migrate(arguments)) => migrate::run(&arguments, output),
         Some(Command::MigratePeer(arguments)) => migrate::serve(&arguments),
+        Some(Command::DriveQemu(arguments)) => qemu::run(&arguments),
         Some(Command::Observe(arguments)) => observe::run(&arguments, output),
         Some(Command::Watch(arguments)) => observe::watch(&arguments, output),
         #[cfg(feature = "lab")]

@@ -2,18 +2,25 @@
 //! `vfio-conform race`: threads at one device, whose answers must have an explanation.
 
 use std::fmt;
+use std::fs;
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use clap::Args;
 use indicatif::HumanCount;
 use serde::Serialize;
+use vfio_conform::migrate::Resetter;
 use vfio_conform::race::{History, Order, Plan, Rules, Stuck, order, race, shrink};
 use vfio_conform::replay::{Mismatch, Verdict};
 use vfio_conform::target::SharedReference;
 #[cfg(feature = "mlx5")]
 use vfio_conform::target::{Mlx5Options, SharedMlx5};
-use vfio_fsm_core::Features;
 use vfio_fsm_core::device::Bug;
+use vfio_fsm_core::vmm::Port;
+use vfio_fsm_core::{Errno, Features, Op, Reply};
 use vfio_fsm_kernel::{DevicePath, DevicePort, KernelDevice};
 
 use super::Result;
@@ -61,8 +68,18 @@ pub(super) struct Races {
     pub(super) calls: u64,
     /// Seconds it took.
     pub(super) seconds: f64,
+    /// How a device of a kernel was reset.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(super) resets: Vec<String>,
     /// Rounds whose answers have no explanation, or in which a call hangs.
     pub(super) failures: Vec<Unexplained>,
+}
+
+/// How the device was reset, before the first round.
+#[derive(Serialize)]
+#[serde(tag = "event", rename = "resets")]
+struct Ways<'a> {
+    resets: &'a [String],
 }
 
 /// A round that has no explanation.
@@ -89,6 +106,9 @@ impl fmt::Display for Races {
             "races: {rounds} rounds, {failed} without explanation; {calls} calls in {:.2} s",
             self.seconds
         )?;
+        if !self.resets.is_empty() {
+            writeln!(f, "  resets by {}", self.resets.join(", "))?;
+        }
         let shown = self.failures.iter().take(SHOWN);
         shown.into_iter().try_for_each(|Unexplained { round, history }| {
             writeln!(f, "  FAIL: {round}: no order of these calls explains the answers")?;
@@ -110,7 +130,72 @@ enum Arena {
     Reference(Option<Bug>),
     #[cfg(feature = "mlx5")]
     Mlx5(Mlx5Options, Option<SharedMlx5>),
-    Kernel(KernelDevice),
+    /// And how each thread resets it.
+    Kernel(KernelDevice, Vec<ResetBy>),
+}
+
+/// How a thread resets a device of a kernel: each of them takes another way through it.
+#[derive(Clone, Debug)]
+enum ResetBy {
+    /// By the ioctl, as everybody does.
+    Ioctl,
+    /// By the ioctl, in another process with the same device fd.
+    Process(Arc<Mutex<Resetter>>),
+    /// By the file in /sys, as the host's administrator does.
+    Sysfs(PathBuf),
+}
+
+impl ResetBy {
+    /// The ways that there are, in the order in which threads take them.
+    fn all(device: &KernelDevice, path: &DevicePath) -> Result<Vec<Self>> {
+        let mut peer = Command::new(std::env::current_exe()?);
+        peer.arg("migrate-peer");
+        let resetter = Resetter::start(peer, device.duplicate()?)?;
+        let file = Path::new(&path.to_string()).join("reset");
+        let sysfs = file.exists().then_some(Self::Sysfs(file));
+        Ok([Self::Process(Arc::new(Mutex::new(resetter))), Self::Ioctl]
+            .into_iter()
+            .chain(sysfs)
+            .collect())
+    }
+}
+
+impl fmt::Display for ResetBy {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Ioctl => f.write_str("ioctl"),
+            Self::Process(_) => f.write_str("ioctl of another process"),
+            Self::Sysfs(file) => file.display().fmt(f),
+        }
+    }
+}
+
+/// A port whose resets go their own way.
+struct RacingPort {
+    port: DevicePort<OwnedFd>,
+    reset: ResetBy,
+}
+
+impl Port for RacingPort {
+    type Fd = Arc<OwnedFd>;
+
+    fn apply<'b>(
+        &mut self,
+        op: Op<&[u8], &Self::Fd>,
+        buf: &'b mut [u8],
+    ) -> Reply<&'b [u8], Self::Fd> {
+        let done = match (&op, &self.reset) {
+            (Op::Reset, ResetBy::Process(resetter)) => {
+                let mut resetter = resetter.lock().unwrap_or_else(PoisonError::into_inner);
+                resetter.reset().unwrap_or(Err(Errno::EIO))
+            }
+            (Op::Reset, ResetBy::Sysfs(file)) => {
+                fs::write(file, "1").map_err(|error| error.raw_os_error().map_or(Errno::EIO, Errno))
+            }
+            _ => return self.port.apply(op, buf),
+        };
+        done.map_or_else(Reply::Errno, |()| Reply::Ok)
+    }
 }
 
 impl Arena {
@@ -121,7 +206,9 @@ impl Arena {
             TargetName::Mlx5(options) => Ok(Self::Mlx5(*options, None)),
             TargetName::Kernel(devices) => {
                 let path: DevicePath = devices[0].parse()?;
-                Ok(Self::Kernel(KernelDevice::open(&path)?))
+                let device = KernelDevice::open(&path)?;
+                let resets = ResetBy::all(&device, &path)?;
+                Ok(Self::Kernel(device, resets))
             }
         }
     }
@@ -131,7 +218,15 @@ impl Arena {
             Self::Reference(_) => Features::ALL,
             #[cfg(feature = "mlx5")]
             Self::Mlx5(..) => Features::ALL,
-            Self::Kernel(device) => device.features(),
+            Self::Kernel(device, _) => device.features(),
+        }
+    }
+
+    /// How it is reset, where there is more than one way.
+    fn resets(&self) -> Vec<String> {
+        match self {
+            Self::Kernel(_, resets) => resets.iter().map(ToString::to_string).collect(),
+            _ => Vec::new(),
         }
     }
 
@@ -157,10 +252,14 @@ impl Arena {
                 let device = latest.insert(device);
                 race((0..threads).map(|_| device.port()).collect(), plan)
             }
-            Self::Kernel(device) => {
+            Self::Kernel(device, resets) => {
                 device.fresh()?;
-                let port = |_| Ok(DevicePort::new(device.duplicate()?).non_blocking());
-                race((0..threads).map(port).collect::<Result<_>>()?, plan)
+                let ways = resets.iter().cycle().take(usize::from(threads));
+                let port = |reset: &ResetBy| {
+                    let port = DevicePort::new(device.duplicate()?).non_blocking();
+                    Ok(RacingPort { port, reset: reset.clone() })
+                };
+                race(ways.map(port).collect::<Result<_>>()?, plan)
             }
         })
     }
@@ -171,7 +270,10 @@ pub(crate) fn run(arguments: &Arguments, output: &mut Output) -> Result {
     let rules = Rules { features: arena.features(), ends_alike: arguments.ends_alike };
     let mut events = Events::new(arguments.events, "races");
     events.expect(arguments.rounds as usize);
-    let mut races = Races::default();
+    let mut races = Races { resets: arena.resets(), ..Races::default() };
+    if !races.resets.is_empty() {
+        events.line(&Ways { resets: &races.resets })?;
+    }
     let started = Instant::now();
     let rounds = (arguments.seed..).take(arguments.rounds as usize).enumerate();
     for (index, seed) in rounds.skip(arguments.from) {

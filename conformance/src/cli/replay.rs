@@ -27,6 +27,7 @@ use vfio_fsm_mlx5::transport::Choice;
 
 use super::events::{Event, Events};
 use super::output::Output;
+use super::pace::Pace;
 use super::{NONE_SELECTED, Result, Selection};
 
 #[derive(Debug, Args)]
@@ -54,6 +55,9 @@ pub(crate) struct Arguments {
     #[cfg(feature = "mlx5")]
     #[command(flatten)]
     function: Function,
+    /// On a kernel, also measure how much slower a replay is than its bare ioctls.
+    #[arg(long)]
+    pace: bool,
     /// Begin with the n-th trace, counted from 0.
     #[arg(long, value_name = "N", default_value_t = 0)]
     from: usize,
@@ -221,13 +225,13 @@ pub(crate) fn run(arguments: &Arguments, output: &mut Output) -> Result {
     let deviations = arguments.deviations.as_deref().map(Deviations::named).transpose()?;
     let deviations = deviations.map(Deviations::of_traces);
     let (mut targets, name) = arguments.open()?;
-    let targets = targets.iter_mut().map(|target| &mut **target as &mut dyn Target).collect();
+    let borrowed = targets.iter_mut().map(|target| &mut **target as &mut dyn Target).collect();
     let options = Options { dangerous: arguments.dangerous, deviations: deviations.as_ref() };
     let mut events = Events::new(arguments.events, "replay");
     events.expect(planned);
     let mut report = Report::new(name);
     let started = Instant::now();
-    let mut replayer = Replayer::new(targets);
+    let mut replayer = Replayer::new(borrowed);
     let mut seen = 0;
     traces.each(|trace| {
         let index = seen;
@@ -249,6 +253,17 @@ pub(crate) fn run(arguments: &Arguments, output: &mut Output) -> Result {
         )
         .into());
     }
+    drop(replayer);
+    let pace = match &arguments.target {
+        TargetName::Kernel(devices) if arguments.pace => {
+            drop(targets);
+            Some(Pace::measure(&devices[0])?)
+        }
+        _ => None,
+    };
+    if let Some(pace) = &pace {
+        events.line(pace)?;
+    }
     events.done()?;
     let complete =
         arguments.selection.is_all() && arguments.traces.is_empty() && arguments.from == 0;
@@ -261,6 +276,7 @@ pub(crate) fn run(arguments: &Arguments, output: &mut Output) -> Result {
     }
     if !arguments.events {
         output.say("replay", &report)?;
+        pace.map_or(Ok(()), |pace| output.say("pace", &pace))?;
     }
     Ok(report.is_good())
 }

@@ -20,7 +20,7 @@ pub struct Complete<'m> {
 }
 
 /// How large a suite is.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Deserialize, serde::Serialize)]
 pub struct Size {
     /// Words, each from a fresh device.
     pub tests: u64,

@@ -167,6 +167,10 @@ pub enum Error {
         said: String,
     },
 
+    /// What is loaded into a VMM in the guest did not compile.
+    #[error("what records a VMM in the guest cannot be made: {0}")]
+    Recorder(#[from] crate::observe::WatchError),
+
     /// The program given as replayer cannot run in the guest.
     #[error(
         "{} cannot be the replayer: {why}; build one with `RUSTFLAGS='-C \

@@ -4,6 +4,7 @@
 //! The archive is not compressed: unpacking it would cost the emulated processor more time
 //! than the firmware needs to copy a few megabytes.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::io::{Cursor, Write};
 use std::path::Path;
@@ -13,6 +14,7 @@ use cpio::NewcBuilder;
 use super::Task;
 use super::error::{Error, file};
 use super::module::Kernel;
+use super::vmm::{GUEST_DIR, Qemu};
 
 /// The two devices (source and destination of a migration), as the kernel names them.
 const DEVICES: [&str; 2] =
@@ -28,6 +30,8 @@ pub(super) struct Contents {
     busybox: Vec<u8>,
     replayer: Vec<u8>,
     job: Job,
+    /// More files, by their names in the guest.
+    files: Vec<(String, Vec<u8>)>,
 }
 
 /// What the replayer is to do.
@@ -41,6 +45,9 @@ enum Job {
         rounds: u32,
     },
     Abuse,
+    Learn,
+    Lifetime,
+    Watch,
 }
 
 impl Job {
@@ -48,23 +55,41 @@ impl Job {
     fn arguments(&self) -> String {
         match self {
             Self::Replay(_) => {
-                "replay --traces /traces.jsonl --dangerous --deviations mtty --touch 0:7".to_owned()
+                "replay --traces /traces.jsonl --dangerous --deviations mtty --pace \
+                 --touch 0:7"
+                    .to_owned()
             }
             Self::Migrate { rounds } => format!("migrate --rounds {rounds} --touch 0:7"),
             // The ends are the deviation mtty-pre-copy-end-is-permanent.
             Self::Race { rounds } => format!("race --rounds {rounds} --ends-alike"),
             Self::Abuse => "abuse --deviations mtty".to_owned(),
+            Self::Learn => "learn --dangerous --deviations mtty".to_owned(),
+            Self::Lifetime => "lifetime --dangerous --deviations mtty".to_owned(),
+            Self::Watch => format!(
+                "drive-qemu --qemu /{GUEST_DIR}/qemu-system-x86_64 --firmware /{GUEST_DIR} \
+                 --recorder /{GUEST_DIR}/recorder.so \
+                 --announce-reset /{GUEST_DIR}/announce-reset.so"
+            ),
         }
     }
 }
 
 impl Contents {
     /// Reads the parts into memory.
-    pub(super) fn read(kernel: &Kernel, replayer: &Path, task: &Task<'_>) -> Result<Self, Error> {
+    pub(super) fn read(
+        kernel: &Kernel,
+        replayer: &Path,
+        qemu: Option<&Qemu>,
+        task: &Task<'_>,
+    ) -> Result<Self, Error> {
         let read = |path: &Path| fs::read(path).map_err(file("read", path));
         let name = |path: &Path| path.file_name().unwrap_or_default().to_string_lossy().into();
         let modules = kernel.modules.iter().map(|path| Ok((name(path), read(path)?)));
+        let qemu = qemu.filter(|_| matches!(task, Task::Watch { .. }));
+        let files = qemu.into_iter().flat_map(|qemu| &qemu.files);
+        let files = files.map(|(name, path)| Ok((name.clone(), read(path)?)));
         Ok(Self {
+            files: files.collect::<Result<_, Error>>()?,
             modules: modules.collect::<Result<_, Error>>()?,
             busybox: read(&kernel.busybox)?,
             replayer: read(replayer)?,
@@ -73,6 +98,9 @@ impl Contents {
                 Task::Migrate { rounds } => Job::Migrate { rounds },
                 Task::Race { rounds } => Job::Race { rounds },
                 Task::Abuse { .. } => Job::Abuse,
+                Task::Learn { .. } => Job::Learn,
+                Task::Lifetime { .. } => Job::Lifetime,
+                Task::Watch { .. } => Job::Watch,
             },
         })
     }
@@ -80,7 +108,7 @@ impl Contents {
     /// The initramfs of a job from its trace `from` on.
     pub(super) fn archive(&self, from: usize) -> std::io::Result<Vec<u8>> {
         let mut archive = Archive::default();
-        for directory in ["bin", "dev", "proc", "sys", "modules"] {
+        for directory in ["bin", "dev", "proc", "sys", "modules", "tmp"] {
             archive.add(directory, DIRECTORY, &[])?;
         }
         let names: Vec<&str> = self.modules.iter().map(|(name, _)| name.as_str()).collect();
@@ -92,6 +120,16 @@ impl Contents {
         }
         for (name, bytes) in &self.modules {
             archive.add(&format!("modules/{name}"), DATA, bytes)?;
+        }
+        let mut made = BTreeSet::new();
+        for (name, bytes) in &self.files {
+            for dir in Path::new(name).ancestors().skip(1).collect::<Vec<_>>().into_iter().rev() {
+                let dir = dir.to_string_lossy();
+                if !dir.is_empty() && made.insert(dir.clone().into_owned()) {
+                    archive.add(&dir, DIRECTORY, &[])?;
+                }
+            }
+            archive.add(name, PROGRAM, bytes)?;
         }
         archive.finish()
     }
@@ -175,6 +213,7 @@ mod tests {
             busybox: vec![3; 7],
             replayer: vec![4; 1001],
             job: Job::Replay(b"{}\n{}\n".to_vec()),
+            files: vec![("lib/a/libc.so.6".into(), vec![5; 3]), ("lib/b".into(), vec![6])],
         }
     }
 
@@ -200,10 +239,13 @@ mod tests {
         assert_eq!(get("modules/mtty.ko").2, vec![2; 6]);
         assert_eq!(get("traces.jsonl").2, b"{}\n{}\n");
         assert_eq!(get("dev").1, DIRECTORY);
+        assert_eq!(get("lib/a/libc.so.6").2, vec![5; 3]);
+        assert_eq!(found.iter().filter(|(name, ..)| name == "lib").count(), 1);
         assert_eq!(get("init").2, init(&["vfio.ko", "mtty.ko"], &contents().job, 7).into_bytes());
         // A directory comes before what is in it, or the kernel drops the latter.
         let place = |name: &str| found.iter().position(|(found, ..)| found == name);
         assert!(place("modules") < place("modules/vfio.ko") && place("bin") < place("bin/busybox"));
+        assert!(place("lib") < place("lib/a") && place("lib/a") < place("lib/a/libc.so.6"));
     }
 
     #[test]
@@ -221,5 +263,7 @@ mod tests {
         assert!(script.contains("/vfio-conform race --rounds 9 --ends-alike --target "));
         let script = init(&["vfio.ko", "mtty.ko"], &Job::Abuse, 3);
         assert!(script.contains("/vfio-conform abuse --deviations mtty --target kernel:"));
+        let script = init(&["vfio.ko", "mtty.ko"], &Job::Watch, 3);
+        assert!(script.contains("/vfio-conform drive-qemu --qemu /vmm/qemu-system-x86_64 "));
     }
 }

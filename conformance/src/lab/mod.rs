@@ -19,6 +19,7 @@ mod module;
 pub(crate) mod packages;
 mod replayer;
 mod vm;
+mod vmm;
 mod watch;
 
 use std::fs;
@@ -34,6 +35,7 @@ use initramfs::Contents;
 use module::Kernel;
 use packages::{Apt, MigratableKernel, Selection};
 use vm::{Hardware, Line, Vm};
+use vmm::Qemu;
 use watch::{End, Limits, Watch};
 
 pub use cache::traces_file;
@@ -120,6 +122,21 @@ pub enum Task<'a> {
         /// How many cases there are.
         count: usize,
     },
+    /// Find out what machine a device is.
+    Learn {
+        /// How many machines there are.
+        count: usize,
+    },
+    /// Close, unbind and remove a device under its users.
+    Lifetime {
+        /// How many cases there are.
+        count: usize,
+    },
+    /// Have a real VMM migrate the devices, and hold what it does against the state machine.
+    Watch {
+        /// How many scenarios there are.
+        count: usize,
+    },
 }
 
 /// What happens while the lab works.
@@ -166,6 +183,8 @@ pub struct Timing {
 pub struct Outcome {
     /// The kernel, as `uname -r` has it.
     pub kernel: String,
+    /// The version of QEMU's package, if one was watched.
+    pub qemu: Option<String>,
     /// What each task has brought, as far as the run came.
     pub parts: Vec<Part>,
     /// Wall time of each stage.
@@ -212,14 +231,22 @@ pub fn run(
         replayer::obtain(options.replayer.as_deref(), &cache, cancel)
     })?;
     let scratch = cache.scratch("boot")?;
+    let qemu = match tasks.iter().any(|task| matches!(task, Task::Watch { .. })) {
+        true => Some(lab.stage("vmm", "finding or downloading a QEMU to watch", |_| {
+            Qemu::obtain(&cache, scratch.path(), cancel)
+        })?),
+        false => None,
+    };
     let initramfs = scratch.path().join("initramfs");
     let (mut parts, mut boot_times) = (Vec::new(), Vec::new());
     for task in tasks {
-        let contents = Contents::read(&kernel, &replayer, task)?;
+        let contents = Contents::read(&kernel, &replayer, qemu.as_ref(), task)?;
         let about = task.about(&kernel.release);
         let part = lab.stage(task.stage(), &about, |lab| {
             let (image, initramfs) = (&kernel.image, &initramfs);
-            let series = Series { lab, image, contents, initramfs, boot_times: &mut boot_times };
+            let memory_mib = lab.options.memory_mib.max(task.memory_mib());
+            let boot_times = &mut boot_times;
+            let series = Series { lab, image, contents, initramfs, memory_mib, boot_times };
             series.all(task.count())
         })?;
         let complete = part.ended == Ended::Complete;
@@ -230,16 +257,22 @@ pub fn run(
     }
     let mut timings = lab.timings;
     timings.extend(boot_times.into_iter().map(|took| Timing { stage: "boot", took }));
-    Ok(Outcome { kernel: kernel.release, parts, timings })
+    let qemu = qemu.map(|qemu| qemu.version);
+    Ok(Outcome { kernel: kernel.release, qemu, parts, timings })
 }
 
 impl Task<'_> {
-    const fn stage(&self) -> &'static str {
+    /// Its name, as [`Outcome::timings`] has it.
+    #[must_use]
+    pub const fn stage(&self) -> &'static str {
         match self {
             Self::Replay { .. } => "replay",
             Self::Migrate { .. } => "migrate",
             Self::Race { .. } => "race",
             Self::Abuse { .. } => "abuse",
+            Self::Learn { .. } => "learn",
+            Self::Lifetime { .. } => "lifetime",
+            Self::Watch { .. } => "watch",
         }
     }
 
@@ -249,6 +282,9 @@ impl Task<'_> {
             Self::Migrate { .. } => format!("migrating on {release}"),
             Self::Race { rounds } => format!("racing {rounds} times on {release}"),
             Self::Abuse { .. } => format!("abusing a device of {release}"),
+            Self::Learn { .. } => format!("learning what a device of {release} is"),
+            Self::Lifetime { .. } => format!("removing a device of {release}"),
+            Self::Watch { .. } => format!("watching QEMU migrate on {release}"),
         }
     }
 
@@ -257,7 +293,19 @@ impl Task<'_> {
             Self::Replay { count, .. } => Some(count),
             Self::Migrate { .. } => None,
             Self::Race { rounds } => Some(rounds as usize),
-            Self::Abuse { count } => Some(count),
+            Self::Abuse { count }
+            | Self::Learn { count }
+            | Self::Lifetime { count }
+            | Self::Watch { count } => Some(count),
+        }
+    }
+
+    /// What the guest needs for it.
+    const fn memory_mib(&self) -> u32 {
+        match self {
+            // Two QEMUs, and their files twice: in the archive, and unpacked.
+            Self::Watch { .. } => 768,
+            _ => 0,
         }
     }
 }
@@ -368,6 +416,7 @@ struct Series<'a, 'b> {
     image: &'a Path,
     contents: Contents,
     initramfs: &'a Path,
+    memory_mib: u32,
     boot_times: &'a mut Vec<Duration>,
 }
 
@@ -421,7 +470,7 @@ impl Series<'_, '_> {
         let options = self.lab.options;
         let hardware = Hardware {
             cpus: options.cpus,
-            memory_mib: options.memory_mib,
+            memory_mib: self.memory_mib,
             kvm: options.kvm,
             silence: options.watchdog,
         };

@@ -287,13 +287,67 @@ pub(crate) struct Apt<'a> {
     /// Where our own lists are.
     state: PathBuf,
     own_lists: bool,
+    /// Whether packages are of a suite that the host may not have, and so of no use to the host.
+    foreign: bool,
     cancel: &'a AtomicBool,
 }
 
 impl<'a> Apt<'a> {
     /// `state` is where lists of our own may be kept.
     pub(crate) fn new(state: PathBuf, cancel: &'a AtomicBool) -> Self {
-        Self { state, own_lists: false, cancel }
+        Self { state, own_lists: false, foreign: false, cancel }
+    }
+
+    /// Packages of this suite of Debian, whatever the host is; `state` is where its lists are kept.
+    pub(crate) fn of_suite(
+        state: PathBuf,
+        suite: &str,
+        cancel: &'a AtomicBool,
+    ) -> Result<Self, Error> {
+        fs::create_dir_all(&state).map_err(file("create", &state))?;
+        // Nothing is installed as far as this apt knows, so that it names every dependency.
+        for (name, text) in [(SOURCES, source_of(suite)), (NOTHING_INSTALLED, String::new())] {
+            let path = state.join(name);
+            fs::write(&path, text).map_err(file("write", &path))?;
+        }
+        Ok(Self { state, own_lists: false, foreign: true, cancel })
+    }
+
+    /// The newest version of a package, by lists that are fresh enough.
+    pub(crate) fn newest(&mut self, name: &str) -> Result<Package, Error> {
+        self.use_own_lists(LISTS_AGE)?;
+        let mut show = self.command("apt-cache");
+        show.args(["show", name]);
+        let stanzas = parse(&host::run(show, self.cancel)?.stdout);
+        newest(&stanzas, |found| found == name).map(exact).ok_or_else(|| Error::NoPackage {
+            asked: name.to_owned(),
+            seen: format!("{} others", stanzas.len()),
+        })
+    }
+
+    /// Downloads a package and all that it depends on, by what this apt takes for installed.
+    pub(crate) fn fetch_with_dependencies(
+        &self,
+        package: &Package,
+        into: &Path,
+    ) -> Result<Vec<PathBuf>, Error> {
+        let partial = into.join("partial");
+        fs::create_dir_all(&partial).map_err(file("create", &partial))?;
+        let said = self.patiently(|| {
+            let mut apt = self.command("apt-get");
+            apt.arg("-o").arg(format!("Dir::Cache::archives={}", into.display()));
+            apt.args(["--yes", "--download-only", "--no-install-recommends", "install"]);
+            apt.arg(package.exact());
+            apt
+        })?;
+        said.map_err(|said| Error::Download {
+            packages: package.exact(),
+            attempts: ATTEMPTS,
+            said: said.tail(),
+        })?;
+        let all = fs::read_dir(into).map_err(file("list", into))?;
+        let paths = all.flatten().map(|entry| entry.path());
+        Ok(paths.filter(|path| path.extension().is_some_and(|end| end == "deb")).collect())
     }
 
     /// Chooses: by the host's lists, and where they have too little by fresh ones.
@@ -410,10 +464,32 @@ impl<'a> Apt<'a> {
             for (option, part) in [("Dir::State", "state"), ("Dir::Cache", "cache")] {
                 command.arg("-o").arg(format!("{option}={}", self.state.join(part).display()));
             }
-            command.args(["-o", "Dir::State::status=/var/lib/dpkg/status"]);
+            let status = match self.foreign {
+                true => self.state.join(NOTHING_INSTALLED),
+                false => PathBuf::from("/var/lib/dpkg/status"),
+            };
+            command.arg("-o").arg(format!("Dir::State::status={}", status.display()));
+        }
+        if self.foreign {
+            let sources = self.state.join(SOURCES);
+            command.arg("-o").arg(format!("Dir::Etc::sourcelist={}", sources.display()));
+            command.args(["-o", "Dir::Etc::sourceparts=/dev/null"]);
         }
         command
     }
+}
+
+/// Files that an apt of a suite of its own has beside its lists.
+const SOURCES: &str = "sources.list";
+const NOTHING_INSTALLED: &str = "status";
+
+/// The line of a sources.list for a suite. Debian's keys of today sign its suites of tomorrow, so the
+/// host's keyring knows newer ones too.
+fn source_of(suite: &str) -> String {
+    format!(
+        "deb [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] \
+         http://deb.debian.org/debian {suite} main\n"
+    )
 }
 
 /// The file apt made of a package: name, version with `:` quoted, architecture.

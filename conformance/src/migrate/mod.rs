@@ -31,7 +31,7 @@ pub use judge::{Fell, Outcome};
 pub use kernel::{Setup, on_kernel};
 pub use matrix::{CaseReport, Failure, Matrix, Progress, Seen};
 pub use memory::Devices;
-pub use peer::{Peer, serve_destination, serve_resets};
+pub use peer::{Peer, Resetter, serve_destination, serve_resets};
 pub use random::{Seeds, Told};
 pub use watchdog::Hang;
 

@@ -6,12 +6,13 @@ use std::io::{self, BufRead, BufReader, Write};
 use std::os::fd::OwnedFd;
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::net::{SocketAddr, UnixStream};
+use std::process::{Child, Command};
 
 use rustix::time::{ClockId, clock_gettime};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use vfio_fsm_core::vmm::Port;
-use vfio_fsm_core::{Op, Reply};
+use vfio_fsm_core::{Errno, Op, Reply};
 use vfio_fsm_kernel::DevicePort;
 
 use super::Error;
@@ -54,6 +55,46 @@ pub(super) struct Done {
     pub(super) ended: u64,
     /// What it said, if it failed.
     pub(super) errno: Option<i32>,
+}
+
+/// The other process that resets, for whoever does not migrate: it resets at once.
+#[derive(Debug)]
+pub struct Resetter {
+    child: Child,
+    control: Lines,
+}
+
+impl Resetter {
+    /// Start it with this command, which ends in [`serve_resets`], and this fd of the device.
+    ///
+    /// # Errors
+    ///
+    /// When it cannot be started.
+    pub fn start(mut command: Command, device: OwnedFd) -> io::Result<Self> {
+        let (ours, theirs) = UnixStream::pair()?;
+        let child = command.stdin(OwnedFd::from(theirs)).stdout(device).spawn()?;
+        Ok(Self { child, control: Lines::new(ours) })
+    }
+
+    /// Have it reset the device, and wait until it has.
+    ///
+    /// # Errors
+    ///
+    /// When it has gone.
+    pub fn reset(&mut self) -> io::Result<Result<(), Errno>> {
+        self.control.tell(&ResetAt(0))?;
+        let done: Option<Done> = self.control.hear()?;
+        let done = done.ok_or(io::ErrorKind::UnexpectedEof)?;
+        Ok(done.errno.map_or(Ok(()), |errno| Err(Errno(errno))))
+    }
+}
+
+impl Drop for Resetter {
+    fn drop(&mut self) {
+        // Fails only if it has ended. One that hangs in a system call cannot be waited for.
+        let _ = self.child.kill();
+        let _ = self.child.try_wait();
+    }
 }
 
 /// The monotonic clock, which all processes share, in nanoseconds.

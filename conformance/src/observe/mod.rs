@@ -35,7 +35,9 @@ use vfio_fsm_core::{Features, Op, Reply};
 
 pub use recording::{DmaLogging, Header, Problem, Recording, RecordingError, Step, VERSION, write};
 pub use rules::{Rule, Severity, Side};
-pub use watch::{WatchError, Watched, watch};
+#[cfg(feature = "lab")]
+pub(crate) use watch::compile;
+pub use watch::{Recorder, WatchError, Watched, watch};
 
 use device::DeviceSide;
 use rules::Remark;

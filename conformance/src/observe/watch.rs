@@ -15,6 +15,51 @@ use super::recording::{self, Header, Recording, RecordingError};
 /// What is loaded into the VMM.
 const RECORDER: &str = include_str!("recorder.c");
 
+/// What is loaded into VMMs: compiled C, since it stands in for functions of libc.
+#[derive(Debug)]
+pub struct Recorder(PathBuf);
+
+impl Recorder {
+    /// Compile it, with the C compiler of this machine, into this file.
+    pub fn compile(library: &Path) -> Result<Self, WatchError> {
+        compile(RECORDER, library)?;
+        Ok(Self::compiled(library))
+    }
+
+    /// One that was compiled before, here or on another machine.
+    #[must_use]
+    pub fn compiled(library: &Path) -> Self {
+        Self(library.to_owned())
+    }
+
+    /// Begin a recording of this name in this file, and have the command write its calls there. It
+    /// writes `loaded` when the recorder is in it.
+    ///
+    /// What stands in front of libc already, by this process's environment or by `before`, stays: the
+    /// recorder comes first, and so sees what the command is told in the end.
+    pub fn record(
+        &self,
+        command: &mut Command,
+        name: &str,
+        file: &Path,
+        loaded: &Path,
+        before: Option<&Path>,
+    ) -> Result<(), WatchError> {
+        begin(file, name)?;
+        // The recorder opens it where the VMM is, which may have gone to another folder.
+        let file = file.canonicalize().map_err(at(file))?;
+        let mut preload = self.0.clone().into_os_string();
+        let others = std::env::var_os("LD_PRELOAD").filter(|others| !others.is_empty());
+        for other in before.map(|path| path.as_os_str().to_owned()).into_iter().chain(others) {
+            preload.push(" ");
+            preload.push(other);
+        }
+        command.env("LD_PRELOAD", preload);
+        command.env("VFIO_CONFORM_RECORDING", &file).env("VFIO_CONFORM_LOADED", loaded);
+        Ok(())
+    }
+}
+
 /// A VMM that ran, and what it did.
 #[derive(Debug)]
 pub struct Watched {
@@ -103,22 +148,13 @@ pub fn watch(
 ) -> Result<Watched, WatchError> {
     let folder = Scratch::new().map_err(at(&std::env::temp_dir()))?;
     let place = |name| folder.path().join(name);
-    let (recorder, loaded) = (place("recorder.so"), place("loaded"));
+    let loaded = place("loaded");
     let file = keep.map_or_else(|| place("recording.jsonl"), Path::to_owned);
-    compile(&place("recorder.c"), &recorder)?;
+    let recorder = Recorder::compile(&place("recorder.so"))?;
     let name = Path::new(command).file_name().unwrap_or(command).to_string_lossy();
-    begin(&file, &name)?;
-    // The recorder opens it where the VMM is, which may have gone to another folder.
-    let file = file.canonicalize().map_err(at(&file))?;
-
-    let mut preload = recorder.into_os_string();
-    if let Some(others) = std::env::var_os("LD_PRELOAD").filter(|others| !others.is_empty()) {
-        preload.push(" ");
-        preload.push(others);
-    }
     let mut vmm = Command::new(command);
-    vmm.args(arguments).env("LD_PRELOAD", preload);
-    vmm.env("VFIO_CONFORM_RECORDING", &file).env("VFIO_CONFORM_LOADED", &loaded);
+    vmm.args(arguments);
+    recorder.record(&mut vmm, &name, &file, &loaded, None)?;
     let command = command.to_owned();
     // In our process group: the terminal is the VMM's.
     let status = match tie(&mut vmm).status() {
@@ -138,8 +174,10 @@ pub fn watch(
     }
 }
 
-fn compile(source: &Path, library: &Path) -> Result<(), WatchError> {
-    fs::write(source, RECORDER).map_err(at(source))?;
+/// Compile C that is to stand in front of libc into this library.
+pub(crate) fn compile(text: &str, library: &Path) -> Result<(), WatchError> {
+    let source = library.with_extension("c");
+    fs::write(&source, text).map_err(at(&source))?;
     let compiler = std::env::var_os("CC").filter(|named| !named.is_empty());
     let compiler = compiler.unwrap_or_else(|| "cc".into());
     let mut cc = Command::new(&compiler);

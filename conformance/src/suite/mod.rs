@@ -18,7 +18,7 @@ mod ways;
 use std::fmt;
 
 use serde::Serialize;
-use vfio_fsm_core::Features;
+use vfio_fsm_core::{Features, State};
 
 use crate::trace::Trace;
 
@@ -95,6 +95,22 @@ impl Suite {
             Self::Model => "model",
         }
     }
+}
+
+/// What is replayed to measure how fast it is done: away from RUNNING and back with a look at the
+/// state each time, so often.
+pub fn pace(features: Features, rounds: u32) -> Trace {
+    let away = away(features);
+    let mut script = script::Script::new("pace", features, "away-and-back", &[]);
+    for _ in 0..rounds {
+        script.set(away).get().set(State::Running).get();
+    }
+    script.finish()
+}
+
+/// The nearest state to RUNNING.
+pub const fn away(features: Features) -> State {
+    if features.p2p() { State::RunningP2p } else { State::Stop }
 }
 
 impl fmt::Display for Suite {

@@ -1,10 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! A real device node.
 
-use vfio_fsm_core::{Features, Op, Reply};
+use std::time::Duration;
+
+use vfio_fsm_core::{Errno, Features, Op, Reply};
 use vfio_fsm_kernel::{DevicePath, KernelDevice, OpenError, ParsePathError, TouchError};
 
 use crate::replay::{Target, TargetError};
+use crate::suite::away;
 use crate::trace::Need;
 
 /// A device that the kernel drives.
@@ -40,6 +43,23 @@ impl KernelTarget {
         }
         let uring = device.uring_available();
         Ok(Self { device, uring })
+    }
+}
+
+impl KernelTarget {
+    /// The flags of the device.
+    #[must_use]
+    pub const fn features(&self) -> Features {
+        self.device.features()
+    }
+
+    /// The ioctls of [`suite::pace`](crate::suite::pace) with nothing around them.
+    ///
+    /// # Errors
+    ///
+    /// The errno of the first call that fails.
+    pub fn bare_loop(&self, rounds: u32) -> Result<Duration, Errno> {
+        self.device.bare_loop(away(self.features()), rounds)
     }
 }
 
