@@ -111,8 +111,12 @@ pub(super) fn subject(
         return Err(format!("the device is none with {features}; leave --features away").into());
     }
     let dangerous = device.dangerous || !target.is_kernel();
-    let faults = target.can(Need::ArcFails);
-    Ok((Specification::new(machine.machine, features, dangerous, faults), target))
+    let inputs = match device.target {
+        TargetName::VfioUser(_) => Input::over_vfio_user(machine.machine)
+            .ok_or("vfio-user has no word for an earlier data_fd; take --machine stream")?,
+        _ => Input::all(machine.machine, target.can(Need::ArcFails)),
+    };
+    Ok((Specification::with_inputs(machine.machine, features, dangerous, inputs), target))
 }
 
 pub(crate) fn run(arguments: &Arguments, output: &mut Output) -> Result {

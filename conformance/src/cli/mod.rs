@@ -27,6 +27,7 @@ mod race;
 mod replay;
 #[cfg(feature = "check")]
 mod run;
+mod serve;
 #[cfg(feature = "check")]
 mod watched;
 
@@ -87,6 +88,8 @@ enum Command {
     Migrate(migrate::Arguments),
     #[command(hide = true)]
     MigratePeer(migrate::PeerArguments),
+    /// Serve a device over a vfio-user socket, for a client to be tested with.
+    Serve(serve::Arguments),
     /// Hold a recording of a real VMM against the state machine, from both sides.
     Observe(observe::Arguments),
     /// Run a VMM under a recorder, then observe what it did.
@@ -163,6 +166,7 @@ fn execute(command: Option<Command>, output: &mut Output) -> Result<Verdict> {
         Some(Command::Abuse(arguments)) => abuse::run(&arguments, output),
         Some(Command::Migrate(arguments)) => migrate::run(&arguments, output),
         Some(Command::MigratePeer(arguments)) => migrate::serve(&arguments),
+        Some(Command::Serve(arguments)) => serve::run(&arguments, output),
         Some(Command::Observe(arguments)) => observe::run(&arguments, output),
         Some(Command::Watch(arguments)) => observe::watch(&arguments, output),
         #[cfg(feature = "lab")]

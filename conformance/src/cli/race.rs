@@ -123,6 +123,9 @@ impl Arena {
                 let path: DevicePath = devices[0].parse()?;
                 Ok(Self::Kernel(KernelDevice::open(&path)?))
             }
+            TargetName::VfioUser(_) => Err("there is no race over vfio-user: one connection at a \
+                time, whose commands the server must take one after the other"
+                .into()),
         }
     }
 

@@ -5,7 +5,7 @@ use std::collections::HashSet;
 use std::fmt;
 use std::fs::File;
 use std::io::BufReader;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::time::Instant;
 
@@ -13,7 +13,7 @@ use clap::Args;
 use vfio_conform::deviation::Deviations;
 use vfio_conform::replay::{Options, Replayer, Target};
 use vfio_conform::report::Report;
-use vfio_conform::target::{KernelTarget, Reference};
+use vfio_conform::target::{KernelTarget, Reference, VfioUserTarget};
 #[cfg(feature = "mlx5")]
 use vfio_conform::target::{Mlx5Function, Mlx5Options, Mlx5Target};
 use vfio_conform::trace::{self, Trace};
@@ -28,9 +28,10 @@ use super::{Result, Selection};
 #[derive(Debug, Args)]
 pub(crate) struct Arguments {
     /// What to test: `reference`, `reference:BUG` (a planted bug), `mlx5` (the mlx5 backend on a
-    /// firmware in software), `mlx5:chunks`, either of these with `:BUG`, or
+    /// firmware in software), `mlx5:chunks`, either of these with `:BUG`,
     /// `kernel:DEVICE[,DEVICE]`: a PCI address, an mdev UUID, a directory in /sys, or
-    /// /dev/vfio/devices/vfioN; the second is the destination of round trips.
+    /// /dev/vfio/devices/vfioN, or `vfio-user:SOCKET[,SOCKET]`; the second is the destination of
+    /// round trips.
     #[arg(long, default_value = "reference")]
     target: TargetName,
     /// Trace files; the generated suites if none is given.
@@ -78,6 +79,7 @@ pub(super) enum TargetName {
     #[cfg(feature = "mlx5")]
     Mlx5(Mlx5Options),
     Kernel(Vec<String>),
+    VfioUser(Vec<String>),
 }
 
 impl FromStr for TargetName {
@@ -91,12 +93,9 @@ impl FromStr for TargetName {
             None if name == "mlx5" => Ok(Self::Mlx5(Mlx5Options::default())),
             #[cfg(feature = "mlx5")]
             Some(("mlx5", how)) => mlx5(how).map(Self::Mlx5),
-            Some(("kernel", devices)) if !devices.is_empty() => {
-                let devices: Vec<_> = devices.split(',').map(str::to_owned).collect();
-                if devices.len() > 2 {
-                    return Err("at most two devices: source and destination".to_owned());
-                }
-                Ok(Self::Kernel(devices))
+            Some(("kernel", devices)) if !devices.is_empty() => pair(devices).map(Self::Kernel),
+            Some(("vfio-user", sockets)) if !sockets.is_empty() => {
+                pair(sockets).map(Self::VfioUser)
             }
             _ => Err(EXPECTED.to_owned()),
         }
@@ -104,9 +103,19 @@ impl FromStr for TargetName {
 }
 
 #[cfg(feature = "mlx5")]
-const EXPECTED: &str = "expected reference[:BUG], mlx5[:chunks][:BUG] or kernel:DEVICE[,DEVICE]";
+const EXPECTED: &str = "expected reference[:BUG], mlx5[:chunks][:BUG], kernel:DEVICE[,DEVICE] or \
+                        vfio-user:SOCKET[,SOCKET]";
 #[cfg(not(feature = "mlx5"))]
-const EXPECTED: &str = "expected reference[:BUG] or kernel:DEVICE[,DEVICE]";
+const EXPECTED: &str =
+    "expected reference[:BUG], kernel:DEVICE[,DEVICE] or vfio-user:SOCKET[,SOCKET]";
+
+fn pair(names: &str) -> std::result::Result<Vec<String>, String> {
+    let names: Vec<_> = names.split(',').map(str::to_owned).collect();
+    if names.len() > 2 {
+        return Err("at most two devices: source and destination".to_owned());
+    }
+    Ok(names)
+}
 
 fn bug(slug: &str) -> std::result::Result<Bug, String> {
     let found = Bug::ALL.iter().find(|bug| bug.slug() == slug);
@@ -178,6 +187,14 @@ impl TargetName {
                     Ok(Box::new(target) as Box<dyn Target>)
                 })
                 .collect(),
+            Self::VfioUser(sockets) => sockets
+                .iter()
+                .map(|socket| {
+                    let touch = touch.map(|Touch { region, offset }| (region, offset));
+                    let target = VfioUserTarget::open(Path::new(socket), touch)?;
+                    Ok(Box::new(target) as Box<dyn Target>)
+                })
+                .collect(),
         }
     }
 
@@ -188,6 +205,7 @@ impl TargetName {
             #[cfg(feature = "mlx5")]
             Self::Mlx5(options) => options.to_string(),
             Self::Kernel(devices) => format!("kernel {}", devices.join(" and ")),
+            Self::VfioUser(sockets) => format!("vfio-user {}", sockets.join(" and ")),
         }
     }
 }
@@ -227,6 +245,7 @@ pub(crate) fn run(arguments: &Arguments, output: &mut Output) -> Result {
         events.tell(&Event::Verdict { index, trace: name, ops, verdict })?;
         report.record(name, outcome);
     }
+    report.unsaid = replayer.unsaid().clone();
     events.done()?;
     let complete =
         arguments.selection.is_all() && arguments.traces.is_empty() && arguments.from == 0;

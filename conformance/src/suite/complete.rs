@@ -79,8 +79,17 @@ impl Specification {
     /// Without `dangerous`, the SET that hangs older kernels is not among the inputs; without
     /// `faults`, arcs do not fail, so that ERROR is not reached.
     pub fn new(kind: Kind, features: Features, dangerous: bool, faults: bool) -> Self {
+        Self::with_inputs(kind, features, dangerous, Input::all(kind, faults))
+    }
+
+    /// The same for these inputs only.
+    pub fn with_inputs(
+        kind: Kind,
+        features: Features,
+        dangerous: bool,
+        inputs: Vec<Input>,
+    ) -> Self {
         let mut found = Exploration::new(kind, features, dangerous);
-        let inputs = Input::all(kind, faults);
         let mut table = Vec::new();
         while let Some(tester) = found.testers.get(table.len() / inputs.len()).cloned() {
             table.extend(inputs.iter().map(|&input| found.transition(tester.clone(), input)));
