@@ -38,9 +38,9 @@ pub mod report;
 pub mod suite;
 pub mod target;
 pub mod trace;
-pub mod vfio_user;
 #[cfg(all(feature = "mlx5", feature = "lab"))]
 pub mod verify;
+pub mod vfio_user;
 
 /// The README's code is compiled and run.
 #[cfg(doctest)]

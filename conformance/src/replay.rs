@@ -220,7 +220,9 @@ impl<'t> Replayer<'t> {
             }
         }
         match (judged || trace.steps.is_empty(), ids.is_empty()) {
-            (false, _) => Verdict::NotApplicable { reason: "no step can be put to the target".into() },
+            (false, _) => {
+                Verdict::NotApplicable { reason: "no step can be put to the target".into() }
+            }
             (true, true) => Verdict::Pass,
             (true, false) => Verdict::Deviation { ids },
         }

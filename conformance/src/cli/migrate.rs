@@ -74,9 +74,11 @@ pub(crate) fn run(arguments: &Arguments, output: &mut Output) -> Result {
         }
         TargetName::Kernel(devices) => return on_kernel(arguments, devices, output),
         TargetName::VfioUser(_) => {
-            return Err("`migrate` works with data_fds, which vfio-user has not; `replay` has the \
+            return Err(
+                "`migrate` works with data_fds, which vfio-user has not; `replay` has the \
                         round trips between two servers"
-                .into());
+                    .into(),
+            );
         }
     };
     match arguments.seed {

@@ -70,7 +70,9 @@ impl Step {
 #[non_exhaustive]
 pub enum ClientError {
     /// Nobody listens there.
-    #[error("cannot connect to {path}: {error}; start the server first, and give the path of its socket")]
+    #[error(
+        "cannot connect to {path}: {error}; start the server first, and give the path of its socket"
+    )]
     Connect {
         /// The socket.
         path: PathBuf,
@@ -113,7 +115,9 @@ pub enum ClientError {
         problem: Malformed,
     },
     /// The reply is to something else.
-    #[error("the reply to {during} should be to command {asked} with id {id}, and is to {said} with {said_id}")]
+    #[error(
+        "the reply to {during} should be to command {asked} with id {id}, and is to {said} with {said_id}"
+    )]
     OtherReply {
         /// What was being done.
         during: Step,
@@ -136,7 +140,9 @@ pub enum ClientError {
     #[error("the server speaks version {}.{}, and was offered {MAJOR}.{MINOR}", .0.major, .0.minor)]
     OtherVersion(VersionNumbers),
     /// The device cannot be reset, which every test begins with.
-    #[error("the device cannot be reset (VFIO_DEVICE_FLAGS_RESET is not set), which every test begins with")]
+    #[error(
+        "the device cannot be reset (VFIO_DEVICE_FLAGS_RESET is not set), which every test begins with"
+    )]
     NoReset,
     /// The server refused, as it may. Without an errno it did not say why.
     #[error("{during} was refused: {}", reason(*.errno))]
