@@ -15,11 +15,22 @@ use crate::golden::{EXCHANGES, bytes, drive, request};
 /// A server that answers nothing is waited for so long. It never does, so no time is too short.
 const NOT_LONG: Duration = Duration::from_millis(20);
 
+/// What a server does behind its bad reply.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Then {
+    HangsUp,
+    Stays,
+}
+
 /// What the client makes of a server that answers well up to exchange `at`, whose reply is this.
-/// Then it hangs up, or (`None`) it keeps silent.
-fn meets(at: usize, reply: Option<&[u8]>) -> ClientError {
+fn meets(at: usize, reply: &[u8]) -> ClientError {
+    meets_and(at, reply, Then::HangsUp)
+}
+
+fn meets_and(at: usize, reply: &[u8], then: Then) -> ClientError {
     let (ours, mut theirs) = UnixStream::pair().expect("sockets");
-    let (bad, silent) = (reply.unwrap_or_default().to_vec(), reply.is_none());
+    let bad = reply.to_vec();
+    let silent = bad.is_empty() && then == Then::Stays;
     let server = thread::spawn(move || {
         for (_, _, good) in &EXCHANGES[..at] {
             request(&mut theirs)?;
@@ -28,7 +39,7 @@ fn meets(at: usize, reply: Option<&[u8]>) -> ClientError {
         request(&mut theirs)?;
         // The client may have had enough before all of it is written.
         let _sent = theirs.write_all(&bad);
-        silent.then_some(theirs)
+        (then == Then::Stays).then_some(theirs)
     });
     let patience = if silent { NOT_LONG } else { crate::PATIENCE };
     let error = drive(ours, patience).expect_err("the server is a bad one");
@@ -51,7 +62,7 @@ fn with(reply: &[u8], at: usize, new: &[u8]) -> Vec<u8> {
 fn a_reply_that_is_cut_off_is_a_server_that_is_gone() {
     for (at, what, reply) in replies() {
         for len in 0..reply.len() {
-            match meets(at, Some(&reply[..len])) {
+            match meets(at, &reply[..len]) {
                 ClientError::Gone { within, .. } => assert_eq!(within, len > 0, "{what}: {len}"),
                 other => panic!("{what}: {len}: {other}"),
             }
@@ -63,7 +74,7 @@ fn a_reply_that_is_cut_off_is_a_server_that_is_gone() {
 #[test]
 fn a_server_that_keeps_silent_is_given_up() {
     for (at, what, _) in replies() {
-        let error = meets(at, None);
+        let error = meets_and(at, &[], Then::Stays);
         assert!(matches!(error, ClientError::Silent { .. }), "{what}: {error}");
     }
 }
@@ -74,7 +85,7 @@ fn a_wrong_size_is_not_believed() {
     for (at, what, reply) in replies() {
         for size in [0, 1, 15, LONGEST_MESSAGE as u32 + 1, u32::MAX] {
             let bad = with(&reply, 4, &size.to_le_bytes());
-            match meets(at, Some(&bad)) {
+            match meets(at, &bad) {
                 ClientError::Malformed { problem: Malformed::Size(said), .. } => {
                     assert_eq!(said, size);
                 }
@@ -84,7 +95,7 @@ fn a_wrong_size_is_not_believed() {
         // Without a payload, where there has to be one.
         if reply.len() > 16 && !what.starts_with("REGION") {
             let bad = with(&reply, 4, &16u32.to_le_bytes());
-            let error = meets(at, Some(&bad[..16]));
+            let error = meets(at, &bad[..16]);
             let short =
                 matches!(error, ClientError::Malformed { problem: Malformed::Short { .. }, .. });
             assert!(short, "{what}: {error}");
@@ -97,10 +108,10 @@ fn a_wrong_size_is_not_believed() {
 fn a_reply_to_something_else_is_none() {
     for (at, what, reply) in replies() {
         for (place, new) in [(0, [0xee, 0xee]), (2, [0x03, 0x00])] {
-            let error = meets(at, Some(&with(&reply, place, &new)));
+            let error = meets(at, &with(&reply, place, &new));
             assert!(matches!(error, ClientError::OtherReply { .. }), "{what}: {error}");
         }
-        let error = meets(at, Some(&with(&reply, 8, &[2])));
+        let error = meets(at, &with(&reply, 8, &[2]));
         let kind = matches!(error, ClientError::Malformed { problem: Malformed::Type(2), .. });
         assert!(kind, "{what}: {error}");
     }
@@ -113,7 +124,7 @@ fn an_error_may_have_no_errno() {
         let mut bad = with(&reply, 4, &16u32.to_le_bytes());
         bad[8] = 0x21;
         bad[12..16].fill(0);
-        let error = meets(at, Some(&bad[..16]));
+        let error = meets(at, &bad[..16]);
         assert!(matches!(error, ClientError::Refused { errno: None, .. }), "{what}: {error}");
     }
 }
@@ -123,10 +134,10 @@ fn an_error_may_have_no_errno() {
 fn a_server_that_only_asks_is_given_up() {
     let dma_read = bytes("0100 0b00 20000000 00000000 00000000  0000000000000000 0800000000000000");
     for (at, what, reply) in replies() {
-        let error = meets(at, Some(&dma_read.repeat(100)));
+        let error = meets_and(at, &dma_read.repeat(100), Then::Stays);
         assert!(matches!(error, ClientError::Chatter { .. }), "{what}: {error}");
         // After one of them the reply still counts, here one that is wrong.
-        let error = meets(at, Some(&[dma_read.clone(), with(&reply, 8, &[2])].concat()));
+        let error = meets_and(at, &[dma_read.clone(), with(&reply, 8, &[2])].concat(), Then::Stays);
         assert!(matches!(error, ClientError::Malformed { .. }), "{what}: {error}");
     }
 }
@@ -134,7 +145,7 @@ fn a_server_that_only_asks_is_given_up() {
 /// U2, U3: What is said in a payload is not believed either.
 #[test]
 fn a_wrong_payload_is_not_believed() {
-    let reply = |at: usize, place, new: &[u8]| meets(at, Some(&with(&replies_at(at), place, new)));
+    let reply = |at: usize, place, new: &[u8]| meets(at, &with(&replies_at(at), place, new));
     for (numbers, why) in [([1, 0, 0, 0], "major"), ([0, 0, 2, 0], "minor")] {
         let error = reply(0, 16, &numbers);
         assert!(matches!(error, ClientError::OtherVersion(_)), "{why}: {error}");
@@ -168,7 +179,7 @@ fn a_reply_may_be_longer_than_its_data() {
     let longer = [replies_at(6), vec![0; 8]].concat();
     let longer = with(&longer, 4, &0x38u32.to_le_bytes());
     // It is taken, so that what fails is the next reply, which does not come.
-    let error = meets(6, Some(&longer));
+    let error = meets(6, &longer);
     let at_reset = matches!(
         error,
         ClientError::Gone { during: vfio_conform::vfio_user::Step::Reset, within: false }
