@@ -4,6 +4,7 @@
 //! * [`suite`] generates [`trace`]s: ops, and what a device must answer.
 //! * [`replay`] runs them on a [`replay::Target`] and gives verdicts; [`target`] has the core's own
 //!   device, the mlx5 backend and real device nodes, and any type of yours can be one.
+//! * [`vfio_user`] carries the ops over a socket: the messages, a client, and a server.
 //! * [`deviation`] is what a driver is known to do differently.
 //! * [`dirty`] is the log of DMA as an automaton, with an oracle.
 //! * [`migrate`] runs whole migrations between two devices, with a reset at every step.
@@ -49,6 +50,7 @@ pub mod target;
 pub mod trace;
 #[cfg(all(feature = "mlx5", feature = "lab"))]
 pub mod verify;
+pub mod vfio_user;
 
 /// The README's code is compiled and run.
 #[cfg(doctest)]

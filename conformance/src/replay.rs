@@ -2,6 +2,7 @@
 //! Runs traces on a [`Target`] and gives verdicts. Nothing is skipped in silence: a trace that a
 //! target cannot run is *not applicable*, with the reason.
 
+use std::collections::BTreeMap;
 use std::error::Error;
 use std::fmt;
 
@@ -16,9 +17,9 @@ pub trait Target {
     /// Whether the target can be a device with exactly these flags.
     fn offers(&self, features: Features) -> bool;
 
-    /// Whether the target can do what plain ops cannot.
-    fn can(&self, _need: Need) -> bool {
-        false
+    /// Whether the target can do what plain ops cannot. A close is a plain op for most.
+    fn can(&self, need: Need) -> bool {
+        need == Need::Reopen
     }
 
     /// Whether a hang or a crash of the target would take the host with it.
@@ -34,6 +35,12 @@ pub trait Target {
 
     /// Something wrong with the latest op that its reply has no word for; it fails the trace.
     fn take_anomaly(&mut self) -> Option<String> {
+        None
+    }
+
+    /// Why the latest op was not put to the device, if it was not: one that changes nothing, and for
+    /// which the way to this device has no word. Its reply is not the device's, so it is not judged.
+    fn take_unsaid(&mut self) -> Option<&'static str> {
         None
     }
 }
@@ -113,6 +120,7 @@ pub struct Replayer<'t> {
     buffer: Vec<u8>,
     slots: Slots,
     ops: u64,
+    unsaid: BTreeMap<&'static str, u64>,
 }
 
 impl fmt::Debug for Replayer<'_> {
@@ -130,7 +138,8 @@ struct Seen {
 impl<'t> Replayer<'t> {
     /// A replayer for one target, or for two of a kind: the source and the destination.
     pub fn new(targets: Vec<&'t mut dyn Target>) -> Self {
-        Self { targets, buffer: vec![0; BUFFER], slots: Slots::default(), ops: 0 }
+        let (slots, unsaid) = (Slots::default(), BTreeMap::new());
+        Self { targets, buffer: vec![0; BUFFER], slots, ops: 0, unsaid }
     }
 
     /// Run one trace from a fresh start. A device that cannot be had fresh fails it.
@@ -147,6 +156,11 @@ impl<'t> Replayer<'t> {
         self.ops = 0;
         let verdict = self.run(trace, options);
         Outcome { verdict, ops: self.ops }
+    }
+
+    /// Steps of all traces so far that could not be put to a target and were not judged, by the reason.
+    pub fn unsaid(&self) -> &BTreeMap<&'static str, u64> {
+        &self.unsaid
     }
 
     /// Why the targets cannot run a trace, if they cannot.
@@ -171,14 +185,21 @@ impl<'t> Replayer<'t> {
 
     fn run(&mut self, trace: &Trace, options: Options<'_>) -> Verdict {
         let mut ids: Vec<String> = Vec::new();
+        let mut judged = false;
         for (number, step) in (1..).zip(&trace.steps) {
             let seen = match self.step(step) {
                 Ok(seen) => seen,
                 Err(problem) => return Verdict::Fail(mismatch(number, step, problem)),
             };
-            if let Some(anomaly) = self.targets[usize::from(step.device)].take_anomaly() {
+            let target = &mut self.targets[usize::from(step.device)];
+            if let Some(anomaly) = target.take_anomaly() {
                 return Verdict::Fail(mismatch(number, step, anomaly));
             }
+            if let Some(why) = target.take_unsaid() {
+                *self.unsaid.entry(why).or_default() += 1;
+                continue;
+            }
+            judged = true;
             if step.expect.admits(&seen.reply) && seen.same {
                 continue;
             }
@@ -198,7 +219,13 @@ impl<'t> Replayer<'t> {
                 }
             }
         }
-        if ids.is_empty() { Verdict::Pass } else { Verdict::Deviation { ids } }
+        match (judged || trace.steps.is_empty(), ids.is_empty()) {
+            (false, _) => {
+                Verdict::NotApplicable { reason: "no step can be put to the target".into() }
+            }
+            (true, true) => Verdict::Pass,
+            (true, false) => Verdict::Deviation { ids },
+        }
     }
 
     fn step(&mut self, step: &Step) -> Result<Seen, String> {

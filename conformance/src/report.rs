@@ -27,6 +27,8 @@ pub struct Report {
     pub seconds: f64,
     /// Every trace with its verdict.
     pub traces: Vec<TraceReport>,
+    /// Steps that could not be put to the target and were not judged, by the reason.
+    pub unsaid: BTreeMap<&'static str, u64>,
     /// Entries of the list of deviations that described nothing: mended, or never true.
     pub unused_deviations: Vec<String>,
     #[serde(skip)]
@@ -155,6 +157,9 @@ impl fmt::Display for Report {
         writeln!(f, "  {ops} ops in {:.2} s, {rate} a second", self.seconds)?;
         for (reason, count) in self.inapplicable() {
             writeln!(f, "  not applicable x{count}: {reason}")?;
+        }
+        for (reason, &count) in &self.unsaid {
+            writeln!(f, "  {} steps left out: {reason}", HumanCount(count))?;
         }
         for (id, count) in self.deviations() {
             let reason = self.reasons.get(id).map_or("", String::as_str);

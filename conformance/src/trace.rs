@@ -346,6 +346,8 @@ pub enum Need {
     Uring,
     /// A way to change the device's state as the guest would.
     Touch,
+    /// A close of the device that resets it, and an open.
+    Reopen,
 }
 
 impl fmt::Display for Need {
@@ -357,6 +359,7 @@ impl fmt::Display for Need {
             Self::ArcFails => "an arc that fails on demand",
             Self::Uring => "io_uring",
             Self::Touch => "a register to touch",
+            Self::Reopen => "a close of the device that resets it",
         })
     }
 }
@@ -381,6 +384,7 @@ fn need_of<B>(op: &Op<B>) -> Option<Need> {
         }),
         Op::UringRead { .. } => Some(Need::Uring),
         Op::Touch(_) => Some(Need::Touch),
+        Op::Close | Op::Open => Some(Need::Reopen),
         _ => None,
     }
 }

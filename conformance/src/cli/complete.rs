@@ -120,9 +120,15 @@ pub(super) fn subject(
         return Err(format!("the device is none with {features}; leave --features away").into());
     }
     let dangerous = device.dangerous || !target.is_kernel();
-    let faults = target.can(Need::ArcFails);
-    let specify = if device.no_reopen { Specification::without_reopen } else { Specification::new };
-    Ok((specify(machine.machine, features, dangerous, faults), target))
+    let mut inputs = match device.target {
+        TargetName::VfioUser(_) => Input::over_vfio_user(machine.machine)
+            .ok_or("vfio-user has no word for an earlier data_fd; take --machine stream")?,
+        _ => Input::all(machine.machine, target.can(Need::ArcFails)),
+    };
+    if device.no_reopen {
+        inputs.retain(|input| *input != Input::Reopen);
+    }
+    Ok((Specification::with_inputs(machine.machine, features, dangerous, inputs), target))
 }
 
 pub(crate) fn run(arguments: &Arguments, output: &mut Output) -> Result {

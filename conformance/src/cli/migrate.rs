@@ -73,6 +73,13 @@ pub(crate) fn run(arguments: &Arguments, output: &mut Output) -> Result {
             return Err("--seeds and --seed are for devices in memory".into());
         }
         TargetName::Kernel(devices) => return on_kernel(arguments, devices, output),
+        TargetName::VfioUser(_) => {
+            return Err(
+                "`migrate` works with data_fds, which vfio-user has not; `replay` has the \
+                        round trips between two servers"
+                    .into(),
+            );
+        }
     };
     match arguments.seed {
         Some(seed) => {

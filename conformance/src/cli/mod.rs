@@ -31,6 +31,7 @@ mod race;
 mod replay;
 #[cfg(feature = "check")]
 mod run;
+mod serve;
 #[cfg(feature = "check")]
 mod watched;
 
@@ -97,6 +98,8 @@ enum Command {
     MigratePeer(migrate::PeerArguments),
     #[command(hide = true)]
     DriveQemu(qemu::Arguments),
+    /// Serve a device over a vfio-user socket, for a client to be tested with.
+    Serve(serve::Arguments),
     /// Hold a recording of a real VMM against the state machine, from both sides.
     Observe(observe::Arguments),
     /// Run a VMM under a recorder, then observe what it did.
@@ -176,6 +179,7 @@ fn execute(command: Option<Command>, output: &mut Output) -> Result<Verdict> {
         Some(Command::Migrate(arguments)) => migrate::run(&arguments, output),
         Some(Command::MigratePeer(arguments)) => migrate::serve(&arguments),
         Some(Command::DriveQemu(arguments)) => qemu::run(&arguments),
+        Some(Command::Serve(arguments)) => serve::run(&arguments, output),
         Some(Command::Observe(arguments)) => observe::run(&arguments, output),
         Some(Command::Watch(arguments)) => observe::watch(&arguments, output),
         #[cfg(feature = "lab")]

@@ -210,6 +210,9 @@ impl Arena {
                 let resets = ResetBy::all(&device, &path)?;
                 Ok(Self::Kernel(device, resets))
             }
+            TargetName::VfioUser(_) => Err("there is no race over vfio-user: one connection at a \
+                time, whose commands the server must take one after the other"
+                .into()),
         }
     }
 

@@ -17,7 +17,7 @@ use vfio_conform::deviation::Deviations;
 use vfio_conform::junit;
 use vfio_conform::replay::{Options, Replayer, Target};
 use vfio_conform::report::Report;
-use vfio_conform::target::{KernelTarget, Reference};
+use vfio_conform::target::{KernelTarget, Reference, VfioUserTarget};
 #[cfg(feature = "mlx5")]
 use vfio_conform::target::{Mlx5Function, Mlx5Options, Mlx5Target};
 use vfio_conform::trace::{self, Trace};
@@ -33,9 +33,10 @@ use super::{NONE_SELECTED, Result, Selection};
 #[derive(Debug, Args)]
 pub(crate) struct Arguments {
     /// What to test: `reference`, `reference:BUG` (a planted bug), `mlx5` (the mlx5 backend on a
-    /// firmware in software), `mlx5:chunks`, either of these with `:BUG`, or
+    /// firmware in software), `mlx5:chunks`, either of these with `:BUG`,
     /// `kernel:DEVICE[,DEVICE]`: a PCI address, an mdev UUID, a directory in /sys, or
-    /// /dev/vfio/devices/vfioN; the second is the destination of round trips.
+    /// /dev/vfio/devices/vfioN, or `vfio-user:SOCKET[,SOCKET]`; the second is the destination of
+    /// round trips.
     #[arg(long, default_value = "reference")]
     target: TargetName,
     /// Trace files; the generated suites if none is given.
@@ -90,6 +91,7 @@ pub(super) enum TargetName {
     #[cfg(feature = "mlx5")]
     Mlx5(Mlx5Options),
     Kernel(Vec<String>),
+    VfioUser(Vec<String>),
 }
 
 impl FromStr for TargetName {
@@ -103,12 +105,9 @@ impl FromStr for TargetName {
             None if name == "mlx5" => Ok(Self::Mlx5(Mlx5Options::default())),
             #[cfg(feature = "mlx5")]
             Some(("mlx5", how)) => mlx5(how).map(Self::Mlx5),
-            Some(("kernel", devices)) if !devices.is_empty() => {
-                let devices: Vec<_> = devices.split(',').map(str::to_owned).collect();
-                if devices.len() > 2 {
-                    return Err("at most two devices: source and destination".to_owned());
-                }
-                Ok(Self::Kernel(devices))
+            Some(("kernel", devices)) if !devices.is_empty() => pair(devices).map(Self::Kernel),
+            Some(("vfio-user", sockets)) if !sockets.is_empty() => {
+                pair(sockets).map(Self::VfioUser)
             }
             _ => Err(EXPECTED.to_owned()),
         }
@@ -116,9 +115,19 @@ impl FromStr for TargetName {
 }
 
 #[cfg(feature = "mlx5")]
-const EXPECTED: &str = "expected reference[:BUG], mlx5[:chunks][:BUG] or kernel:DEVICE[,DEVICE]";
+const EXPECTED: &str = "expected reference[:BUG], mlx5[:chunks][:BUG], kernel:DEVICE[,DEVICE] or \
+                        vfio-user:SOCKET[,SOCKET]";
 #[cfg(not(feature = "mlx5"))]
-const EXPECTED: &str = "expected reference[:BUG] or kernel:DEVICE[,DEVICE]";
+const EXPECTED: &str =
+    "expected reference[:BUG], kernel:DEVICE[,DEVICE] or vfio-user:SOCKET[,SOCKET]";
+
+fn pair(names: &str) -> std::result::Result<Vec<String>, String> {
+    let names: Vec<_> = names.split(',').map(str::to_owned).collect();
+    if names.len() > 2 {
+        return Err("at most two devices: source and destination".to_owned());
+    }
+    Ok(names)
+}
 
 fn bug(slug: &str) -> std::result::Result<Bug, String> {
     let found = Bug::ALL.iter().find(|bug| bug.slug() == slug);
@@ -190,6 +199,14 @@ impl TargetName {
                     Ok(Box::new(target) as Box<dyn Target>)
                 })
                 .collect(),
+            Self::VfioUser(sockets) => sockets
+                .iter()
+                .map(|socket| {
+                    let touch = touch.map(|Touch { region, offset }| (region, offset));
+                    let target = VfioUserTarget::open(Path::new(socket), touch)?;
+                    Ok(Box::new(target) as Box<dyn Target>)
+                })
+                .collect(),
         }
     }
 
@@ -200,6 +217,7 @@ impl TargetName {
             #[cfg(feature = "mlx5")]
             Self::Mlx5(options) => options.to_string(),
             Self::Kernel(devices) => format!("kernel {}", devices.join(" and ")),
+            Self::VfioUser(sockets) => format!("vfio-user {}", sockets.join(" and ")),
         }
     }
 }
@@ -253,6 +271,7 @@ pub(crate) fn run(arguments: &Arguments, output: &mut Output) -> Result {
         )
         .into());
     }
+    report.unsaid = replayer.unsaid().clone();
     drop(replayer);
     let pace = match &arguments.target {
         TargetName::Kernel(devices) if arguments.pace => {

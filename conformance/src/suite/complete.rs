@@ -79,17 +79,16 @@ impl Specification {
     /// Without `dangerous`, the SET that hangs older kernels is not among the inputs; without
     /// `faults`, arcs do not fail, so that ERROR is not reached.
     pub fn new(kind: Kind, features: Features, dangerous: bool, faults: bool) -> Self {
-        Self::of(kind, features, dangerous, Input::all(kind, faults))
+        Self::with_inputs(kind, features, dangerous, Input::all(kind, faults))
     }
 
-    /// The same for a device that is not closed: some drivers crash when one that was is used again.
-    pub fn without_reopen(kind: Kind, features: Features, dangerous: bool, faults: bool) -> Self {
-        let mut inputs = Input::all(kind, faults);
-        inputs.retain(|input| *input != Input::Reopen);
-        Self::of(kind, features, dangerous, inputs)
-    }
-
-    fn of(kind: Kind, features: Features, dangerous: bool, inputs: Vec<Input>) -> Self {
+    /// The same for these inputs only.
+    pub fn with_inputs(
+        kind: Kind,
+        features: Features,
+        dangerous: bool,
+        inputs: Vec<Input>,
+    ) -> Self {
         let mut found = Exploration::new(kind, features, dangerous);
         let mut table = Vec::new();
         while let Some(tester) = found.testers.get(table.len() / inputs.len()).cloned() {

@@ -97,6 +97,14 @@ impl Input {
         }
         inputs
     }
+
+    /// Those of a machine without faults that can be said over vfio-user: no data_fd is closed or asked
+    /// for its PRECOPY_INFO, and no device reopened. `None`: it has no word for the machine.
+    pub fn over_vfio_user(kind: Kind) -> Option<Vec<Self>> {
+        let mut inputs = (kind != Kind::Epochs).then(|| Self::all(kind, false))?;
+        inputs.retain(|input| !matches!(input, Self::Info(_) | Self::CloseFd(_) | Self::Reopen));
+        Some(inputs)
+    }
 }
 
 impl fmt::Display for Input {

@@ -70,7 +70,7 @@ impl Target for KernelTarget {
 
     fn can(&self, need: Need) -> bool {
         match need {
-            Need::FdTableFull | Need::SecondDevice => true,
+            Need::FdTableFull | Need::SecondDevice | Need::Reopen => true,
             Need::Uring => self.uring,
             Need::Touch => self.device.touch_configured(),
             // A driver cannot be made to fail, nor a reset be placed inside a SET.

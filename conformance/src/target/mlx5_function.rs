@@ -46,7 +46,8 @@ impl Target for Mlx5Function {
 
     fn can(&self, need: Need) -> bool {
         // The software's own device does all of it; of the others nothing can be asked.
-        self.transport() == Some(Transport::Software) && need != Need::Touch
+        let software = self.transport() == Some(Transport::Software) && need != Need::Touch;
+        software || need == Need::Reopen
     }
 
     fn is_kernel(&self) -> bool {

@@ -7,6 +7,7 @@ mod mlx5;
 #[cfg(feature = "mlx5")]
 mod mlx5_function;
 mod reference;
+mod vfio_user;
 
 pub use kernel::{KernelTarget, KernelTargetError};
 #[cfg(feature = "mlx5")]
@@ -15,3 +16,4 @@ pub use mlx5::{Mlx5Options, Mlx5Target, SharedMlx5};
 pub use mlx5_function::Mlx5Function;
 pub(crate) use reference::MemoryDevice;
 pub use reference::{Reference, SharedReference};
+pub use vfio_user::{VfioUserError, VfioUserTarget};
