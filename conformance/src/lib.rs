@@ -26,6 +26,7 @@
 #[cfg(feature = "check")]
 pub mod catalogue;
 pub mod complete;
+pub mod coverage;
 pub mod deviation;
 #[cfg(feature = "lab")]
 pub mod lab;

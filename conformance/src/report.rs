@@ -6,16 +6,18 @@ use std::fmt;
 use std::time::Duration;
 
 use indicatif::HumanCount;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
-use crate::deviation::Deviations;
+use crate::coverage::Coverage;
+use crate::deviation::{Deviation, Deviations};
 use crate::replay::{Mismatch, Outcome, Verdict};
+use crate::trace::Trace;
 
 /// A person is shown so many failures; JSON has them all.
 const SHOWN_FAILURES: usize = 10;
 
 /// What a replay came to.
-#[derive(Debug, Default, Serialize)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Report {
     /// What was tested.
     pub target: String,
@@ -28,13 +30,27 @@ pub struct Report {
     /// Every trace with its verdict.
     pub traces: Vec<TraceReport>,
     /// Entries of the list of deviations that described nothing: mended, or never true.
+    #[serde(default)]
     pub unused_deviations: Vec<String>,
-    #[serde(skip)]
-    reasons: BTreeMap<String, String>,
+    /// The list of deviations that it was held against.
+    #[serde(default)]
+    pub known: BTreeMap<String, Known>,
+    /// What was walked of each machine, of the traces that are known step by step.
+    #[serde(default)]
+    pub coverage: Vec<Coverage>,
+}
+
+/// What a list says of a deviation.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Known {
+    /// The requirements that it breaks.
+    pub breaks: Vec<String>,
+    /// Why, and what follows.
+    pub reason: String,
 }
 
 /// How many traces got each verdict.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Counts {
     /// As expected.
     pub pass: u64,
@@ -47,7 +63,7 @@ pub struct Counts {
 }
 
 /// A trace and its verdict.
-#[derive(Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct TraceReport {
     /// Its name.
     pub trace: String,
@@ -75,6 +91,18 @@ impl Report {
         self.traces.push(TraceReport { trace: trace.to_owned(), verdict: outcome.verdict });
     }
 
+    /// Add what a trace came to whose steps are at hand, and so what it walked.
+    pub fn record_trace(&mut self, trace: &Trace, outcome: Outcome) {
+        let features = trace.header.features;
+        let place = self.coverage.iter().position(|coverage| coverage.features == features);
+        let place = place.unwrap_or_else(|| {
+            self.coverage.push(Coverage::new(features));
+            self.coverage.len() - 1
+        });
+        self.coverage[place].add(trace, &outcome.verdict);
+        self.record(&trace.header.name, outcome);
+    }
+
     /// Close the report: how long it took, and what the list of deviations has to say.
     ///
     /// With `complete`, every trace of every suite was run, so an entry that described nothing is
@@ -82,8 +110,11 @@ impl Report {
     pub fn finish(&mut self, took: Duration, deviations: Option<&Deviations>, complete: bool) {
         self.seconds = took.as_secs_f64();
         let Some(deviations) = deviations else { return };
-        self.reasons =
-            deviations.list.iter().map(|known| (known.id.clone(), known.reason.clone())).collect();
+        let known = |known: &Deviation| {
+            let (breaks, reason) = (known.breaks.clone(), known.reason.clone());
+            (known.id.clone(), Known { breaks, reason })
+        };
+        self.known = deviations.list.iter().map(known).collect();
         if complete {
             self.unused_deviations = deviations.unused().map(|known| known.id.clone()).collect();
         }
@@ -104,10 +135,10 @@ impl Report {
     }
 
     /// Every deviation that was seen, with how many traces.
-    fn deviations(&self) -> BTreeMap<&str, u64> {
+    pub fn deviations(&self) -> BTreeMap<&str, u64> {
         let mut seen = BTreeMap::new();
         for report in &self.traces {
-            if let Verdict::Deviation { ids } = &report.verdict {
+            if let Verdict::Deviation { ids, .. } = &report.verdict {
                 for id in ids {
                     *seen.entry(id.as_str()).or_default() += 1;
                 }
@@ -116,7 +147,8 @@ impl Report {
         seen
     }
 
-    fn inapplicable(&self) -> BTreeMap<&str, u64> {
+    /// Why traces were not run, with how many.
+    pub fn inapplicable(&self) -> BTreeMap<&str, u64> {
         let mut seen = BTreeMap::new();
         for report in &self.traces {
             if let Verdict::NotApplicable { reason } = &report.verdict {
@@ -157,7 +189,7 @@ impl fmt::Display for Report {
             writeln!(f, "  not applicable x{count}: {reason}")?;
         }
         for (id, count) in self.deviations() {
-            let reason = self.reasons.get(id).map_or("", String::as_str);
+            let reason = self.known.get(id).map_or("", |known| known.reason.as_str());
             writeln!(f, "  deviation x{count}: {id}: {}", first_sentence(reason))?;
         }
         for id in &self.unused_deviations {
