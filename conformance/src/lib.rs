@@ -7,6 +7,7 @@
 //! * [`deviation`] is what a driver is known to do differently.
 //! * [`migrate`] runs whole migrations between two devices, with a reset at every step.
 //! * [`observe`] holds recordings of real VMMs against the state machine, from both sides.
+//! * [`results`] keeps what runs found, and `page` shows it.
 //! * `verify` holds the mlx5 backend against a kernel's headers, the shipping driver and libmlx5.
 //! * `lab` boots a distribution's kernel in a virtual machine and replays on its sample driver.
 //!
@@ -32,9 +33,12 @@ pub mod deviation;
 pub mod lab;
 pub mod migrate;
 pub mod observe;
+#[cfg(feature = "report")]
+pub mod page;
 pub mod race;
 pub mod replay;
 pub mod report;
+pub mod results;
 pub mod suite;
 pub mod target;
 pub mod trace;

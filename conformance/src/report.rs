@@ -62,6 +62,18 @@ pub struct Counts {
     pub not_applicable: u64,
 }
 
+impl Counts {
+    /// One more.
+    pub const fn add(&mut self, verdict: &Verdict) {
+        *match verdict {
+            Verdict::Pass => &mut self.pass,
+            Verdict::Fail(_) => &mut self.fail,
+            Verdict::Deviation { .. } => &mut self.deviation,
+            Verdict::NotApplicable { .. } => &mut self.not_applicable,
+        } += 1;
+    }
+}
+
 /// A trace and its verdict.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct TraceReport {
@@ -80,13 +92,7 @@ impl Report {
 
     /// Add what a trace came to.
     pub fn record(&mut self, trace: &str, outcome: Outcome) {
-        let counts = &mut self.counts;
-        *match outcome.verdict {
-            Verdict::Pass => &mut counts.pass,
-            Verdict::Fail(_) => &mut counts.fail,
-            Verdict::Deviation { .. } => &mut counts.deviation,
-            Verdict::NotApplicable { .. } => &mut counts.not_applicable,
-        } += 1;
+        self.counts.add(&outcome.verdict);
         self.ops += outcome.ops;
         self.traces.push(TraceReport { trace: trace.to_owned(), verdict: outcome.verdict });
     }
@@ -159,10 +165,13 @@ impl Report {
     }
 }
 
+fn one_line(text: &str) -> String {
+    text.split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
 /// The whole reason is for the list; here it is enough to know which one it is.
 fn first_sentence(reason: &str) -> String {
-    let words: Vec<_> = reason.split_whitespace().collect();
-    let text = words.join(" ");
+    let text = one_line(reason);
     match text.split_once(". ") {
         Some((first, _)) => format!("{first}."),
         None => text,
@@ -190,7 +199,8 @@ impl fmt::Display for Report {
         }
         for (id, count) in self.deviations() {
             let reason = self.known.get(id).map_or("", |known| known.reason.as_str());
-            writeln!(f, "  deviation x{count}: {id}: {}", first_sentence(reason))?;
+            let reason = if f.alternate() { one_line(reason) } else { first_sentence(reason) };
+            writeln!(f, "  deviation x{count}: {id}: {reason}")?;
         }
         for id in &self.unused_deviations {
             writeln!(f, "  FAIL: the known deviation {id} did not show: drop it from the list")?;
@@ -198,10 +208,11 @@ impl fmt::Display for Report {
         if fail + pass + deviation == 0 {
             writeln!(f, "  FAIL: nothing was tested")?;
         }
-        for (trace, mismatch) in self.failures().take(SHOWN_FAILURES) {
+        let shown = if f.alternate() { usize::MAX } else { SHOWN_FAILURES };
+        for (trace, mismatch) in self.failures().take(shown) {
             writeln!(f, "  FAIL: {trace}: {mismatch}")?;
         }
-        let more = self.counts.fail.saturating_sub(SHOWN_FAILURES as u64);
+        let more = self.counts.fail.saturating_sub(shown as u64);
         if more > 0 {
             writeln!(f, "  … and {} failures more; --json has them all", HumanCount(more))?;
         }

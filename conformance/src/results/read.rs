@@ -253,10 +253,14 @@ pub enum Why {
     #[error("not one JSON object: {0}")]
     Json(serde_json::Error),
     /// It is JSON of something else.
-    #[error("JSON, but not of this program: it has no key {HEAD:?}; `--results DIR` writes such files")]
+    #[error(
+        "JSON, but not of this program: it has no key {HEAD:?}; `--results DIR` writes such files"
+    )]
     Foreign,
     /// It is of another version of this format.
-    #[error("format version {0}, but this program reads version {VERSION}; use the one that wrote it")]
+    #[error(
+        "format version {0}, but this program reads version {VERSION}; use the one that wrote it"
+    )]
     Version(u64),
     /// Something in it is not what its key says.
     #[error("{key:?} is not what this version writes there: {problem}")]
@@ -308,7 +312,8 @@ impl Directory {
         let mut directory = Self::default();
         for entry in fs::read_dir(path).map_err(fail)? {
             let file = entry.map_err(fail)?.path();
-            let name = file.file_name().map(OsStr::to_string_lossy).unwrap_or_default().into_owned();
+            let name =
+                file.file_name().map(OsStr::to_string_lossy).unwrap_or_default().into_owned();
             if name.ends_with(PARTIAL) {
                 directory.refused.push(Refused { name, why: Why::Partial });
             } else if name.ends_with(".json") {
@@ -317,7 +322,10 @@ impl Directory {
         }
         directory.order();
         if directory.runs.is_empty() {
-            return Err(DirectoryError::Nothing { path: path.to_owned(), refused: directory.refused });
+            return Err(DirectoryError::Nothing {
+                path: path.to_owned(),
+                refused: directory.refused,
+            });
         }
         Ok(directory)
     }
