@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! Results that are kept, read again, and shown: what is no result is refused by its name, what is
 //! shown is what was found, and nothing that comes from a file becomes a part of the page.
-#![expect(clippy::expect_used, clippy::panic, reason = "helpers of tests fail as tests do")]
+#![expect(clippy::expect_used, reason = "helpers of tests fail as tests do")]
 
 use std::ffi::OsStr;
 use std::fs;

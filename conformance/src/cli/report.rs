@@ -4,6 +4,7 @@
 use std::fmt;
 use std::fs;
 use std::io::Write as _;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
@@ -96,14 +97,13 @@ fn found(part: &Part) -> String {
 
 impl fmt::Display for History {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(f, "{:<20}  {:<8}  {:<8}  found", "began", "command", "verdict")?;
         for Line { began, command, verdict, found } in &self.runs {
             let verdict = match verdict {
                 Verdict::Good => "good",
                 Verdict::Failed => "FAILED",
-                Verdict::NotFinished => "cut",
+                Verdict::NotFinished => "not finished",
             };
-            writeln!(f, "{began:<20}  {command:<8}  {verdict:<8}")?;
+            writeln!(f, "{began}  {command:<9} {verdict}")?;
             found.iter().try_for_each(|found| writeln!(f, "  {found}"))?;
         }
         self.refused.iter().try_for_each(|refused| writeln!(f, "refused {refused}"))
@@ -118,7 +118,10 @@ pub(super) fn write_page(directory: &Directory, path: &Path) -> Result<()> {
         _ => Path::new("."),
     };
     fs::create_dir_all(parent).map_err(fail)?;
-    let mut file = tempfile::Builder::new().suffix(".partial").tempfile_in(parent).map_err(fail)?;
+    let rights = fs::Permissions::from_mode(0o666);
+    let mut builder = tempfile::Builder::new();
+    let mut file =
+        builder.suffix(".html.tmp").permissions(rights).tempfile_in(parent).map_err(fail)?;
     file.write_all(Page::new(directory).html().as_bytes()).map_err(fail)?;
     file.persist(path).map_err(|error| fail(error.error))?;
     Ok(())

@@ -52,11 +52,13 @@ impl<'a> Heat<'a> {
     /// As a part of a page.
     pub(super) fn draw(&self) -> Markup {
         let sequence = &self.matrix.sequence;
-        let columns = sequence.ops.len().max(sequence.cancelled.len());
+        let columns = sequence.ops.len();
+        let cancel = sequence.cancel.max(1);
+        let way_back = sequence.cancelled.get(cancel - 1..).unwrap_or_default();
         let there = rows(Way::There);
         let back = rows(Way::Back);
         let height = |rows: &[Row]| rows.len() as i32 * CELL.1;
-        let second = TOP + height(&there) + 138;
+        let second = TOP + height(&there) + 156;
         let legend = second + height(&back) + 26;
         let width = (LEFT + columns as i32 * CELL.0 + 60).max(760);
         let bottom = legend + LEGEND.len() as i32 * 22 + 14;
@@ -65,9 +67,9 @@ impl<'a> Heat<'a> {
             svg.diagram.heat xmlns="http://www.w3.org/2000/svg" role="img" viewBox=(format!("0 0 {width} {bottom}")) width=(width) {
                 title { (title) }
                 desc { (self.describe()) }
-                (self.table(&there, TOP, &sequence.ops, sequence.frozen))
-                text.head x="8" y=(second - 112) { "cancelled before step " (sequence.cancel) ", and reset on the way back" }
-                (self.table(&back, second, &sequence.cancelled, usize::MAX))
+                (self.table(&there, TOP, (1, &sequence.ops), sequence.frozen))
+                text.head x="8" y=(second - 128) { "cancelled before step " (sequence.cancel) ", and reset on the way back" }
+                (self.table(&back, second, (cancel, way_back), usize::MAX))
                 (draw_legend(legend))
             }
         }
@@ -78,17 +80,23 @@ impl<'a> Heat<'a> {
         cells.map(|report| format!("{}: {}. ", report.case, outcome(report).1)).collect()
     }
 
-    fn table(&self, rows: &[Row], top: i32, ops: &[String], frozen: usize) -> Markup {
+    /// Of these ops, the first of which is step `from`.
+    fn table(
+        &self,
+        rows: &[Row],
+        top: i32,
+        (from, ops): (usize, &[String]),
+        frozen: usize,
+    ) -> Markup {
         let (width, height) = CELL;
-        let bottom = top + rows.len() as i32 * height;
-        let x = |step: usize| LEFT + (step as i32 - 1) * width;
+        let x = |step: usize| LEFT + (step - from) as i32 * width;
         html! {
             @if (1..=ops.len()).contains(&frozen) {
                 rect.frozen x=(x(frozen)) y=(top - 22) width=((ops.len() - frozen + 1) as i32 * width) height="20" {
                     title { "the guest is frozen from step " (frozen) " on" }
                 }
             }
-            @for (step, op) in (1..).zip(ops) {
+            @for (step, op) in (from..).zip(ops) {
                 @let middle = x(step) + width / 2;
                 text.head x=(middle) y=(top - 7) text-anchor="middle" { (step) }
                 text.small x=(middle - 4) y=(top - 26) transform=(format!("rotate(-48 {} {})", middle - 4, top - 26)) { (fit(op, 17)) }
@@ -99,14 +107,13 @@ impl<'a> Heat<'a> {
                     @if row.is_first { (row.when) " it" }
                 }
                 text.small x=(LEFT - 10) y=(y + 16) text-anchor="end" { (row.named()) }
-                @for (step, op) in (1..).zip(ops) {
+                @for (step, op) in (from..).zip(ops) {
                     (self.cell(row, step, op, (x(step), y)))
                 }
                 @if row.is_first && index > 0 {
-                    line.life x1="8" y1=(y) x2=(x(ops.len() + 1)) y2=(y) stroke="currentColor" stroke-opacity=".35" {}
+                    line.life x1="8" y1=(y) x2=(x(from + ops.len())) y2=(y) stroke="currentColor" stroke-opacity=".35" {}
                 }
             }
-            line x1="8" y1=(bottom) x2="8" y2=(bottom) {}
         }
     }
 

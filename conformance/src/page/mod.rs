@@ -46,10 +46,10 @@ pub struct Page<'a> {
 /// Of everything that was found the newest.
 #[derive(Debug, Default)]
 struct Latest<'a> {
-    /// By target.
-    replays: BTreeMap<&'a str, (&'a Run, &'a Report)>,
-    /// By target.
-    migrations: BTreeMap<&'a str, (&'a Run, &'a Matrix)>,
+    /// One for each target, those that failed before the others.
+    replays: Vec<(&'a Run, &'a Report)>,
+    /// The same.
+    migrations: Vec<(&'a Run, &'a Matrix)>,
     model: Option<(&'a Run, &'a Model)>,
     races: Option<(&'a Run, &'a Races)>,
 }
@@ -60,10 +60,14 @@ impl<'a> Latest<'a> {
         for (run, part) in directory.parts() {
             match part {
                 Part::Replay(report) => {
-                    latest.replays.entry(&report.target).or_insert((run, report));
+                    if latest.replays.iter().all(|(_, known)| known.target != report.target) {
+                        latest.replays.push((run, report));
+                    }
                 }
                 Part::Migrate(matrix) => {
-                    latest.migrations.entry(&matrix.target).or_insert((run, matrix));
+                    if latest.migrations.iter().all(|(_, known)| known.target != matrix.target) {
+                        latest.migrations.push((run, matrix));
+                    }
                 }
                 // One with everything counts for more than a model by itself.
                 Part::Model(model) => match latest.model {
@@ -76,6 +80,8 @@ impl<'a> Latest<'a> {
                 Part::Planted(_) | Part::Yardstick(_) | Part::Lab(_) => {}
             }
         }
+        latest.replays.sort_by_key(|(_, report)| report.is_good());
+        latest.migrations.sort_by_key(|(_, matrix)| matrix.failures().next().is_none());
         latest
     }
 }
@@ -126,8 +132,8 @@ impl<'a> Page<'a> {
 
     /// Of the newest run of each kind the worst.
     fn verdict(&self) -> (&'static str, &'static str) {
-        let replays = self.latest.replays.values().map(|(run, _)| *run);
-        let migrations = self.latest.migrations.values().map(|(run, _)| *run);
+        let replays = self.latest.replays.iter().map(|(run, _)| *run);
+        let migrations = self.latest.migrations.iter().map(|(run, _)| *run);
         let rest = self.latest.model.map(|(run, _)| run).into_iter();
         let races = self.latest.races.map(|(run, _)| run);
         let newest = self.directory.runs.first().into_iter();
@@ -183,8 +189,8 @@ impl<'a> Page<'a> {
                     }
                 }
                 div.cards {
-                    @for (run, report) in self.latest.replays.values() { (replay_card(run, report)) }
-                    @for (run, matrix) in self.latest.migrations.values() { (migration_card(run, matrix)) }
+                    @for (run, report) in self.latest.replays.iter() { (replay_card(run, report)) }
+                    @for (run, matrix) in self.latest.migrations.iter() { (migration_card(run, matrix)) }
                     @if let Some((run, model)) = self.latest.model { (model_card(run, model)) }
                     @if let Some((run, races)) = self.latest.races { (races_card(run, races)) }
                     @for (run, part) in self.directory.parts() {
@@ -204,7 +210,7 @@ impl<'a> Page<'a> {
     // Machine
 
     fn machines(&self) -> Markup {
-        let walked = self.latest.replays.values().filter(|(_, report)| !report.coverage.is_empty());
+        let walked = self.latest.replays.iter().filter(|(_, report)| !report.coverage.is_empty());
         let walked: Vec<_> = walked.collect();
         html! {
             section id="machine" {
@@ -237,12 +243,12 @@ impl<'a> Page<'a> {
     // Failures
 
     fn failures(&self) -> Markup {
-        let failing = self.latest.replays.values().filter(|(_, report)| report.counts.fail > 0);
+        let failing = self.latest.replays.iter().filter(|(_, report)| report.counts.fail > 0);
         let failing: Vec<_> = failing.collect();
         let migrations = self
             .latest
             .migrations
-            .values()
+            .iter()
             .filter(|(_, matrix)| matrix.failures().next().is_some());
         let migrations: Vec<_> = migrations.collect();
         let races = self.latest.races.filter(|(_, races)| !races.failures.is_empty());
@@ -284,7 +290,7 @@ impl<'a> Page<'a> {
                 @if self.latest.migrations.is_empty() {
                     p.none { "No migrations are among the results: " code { "vfio-conform migrate --results DIR" } " runs them." }
                 }
-                @for (_, matrix) in self.latest.migrations.values() {
+                @for (_, matrix) in self.latest.migrations.iter() {
                     h3 { (matrix.target) ": " (matrix.cases.len()) " of " (matrix.planned) " cases" }
                     figure.wide { (Heat::new(matrix).draw()) }
                 }
@@ -299,7 +305,7 @@ impl<'a> Page<'a> {
         let known: Vec<_> = self
             .latest
             .replays
-            .values()
+            .iter()
             .map(|(_, report)| (report, report.deviations()))
             .filter(|(report, seen)| !seen.is_empty() || !report.unused_deviations.is_empty())
             .collect();
@@ -613,7 +619,7 @@ fn trace_failures(report: &Report) -> Markup {
                 summary {
                     code { (trace) } " step " (mismatch.step) ": " (mismatch.op)
                     span.sub { " expected " (mismatch.expected) ", saw " (mismatch.seen) }
-                    @if same > 1 { span.tag { (count(same)) " alike" } }
+                    @if same > 1 { " " span.tag { (count(same)) " alike" } }
                 }
                 figure.wide { (Sequence::new(trace, &mismatch.story).draw()) }
             }

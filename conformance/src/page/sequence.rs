@@ -10,7 +10,7 @@ use maud::{Markup, html};
 use super::svg::{self, fit};
 use crate::replay::{Exchange, Judged};
 
-const STEP: i32 = 46;
+const STEP: i32 = 50;
 const TOP: i32 = 58;
 const FIRST: i32 = 110;
 const APART: i32 = 300;
@@ -197,8 +197,8 @@ fn row(number: usize, exchange: &Exchange, y: i32, x: i32, width: i32) -> Markup
                 }
             } @else {
                 g class=(class) {
-                    (arrow(x, FIRST, y + 38))
-                    text x=(left) y=(y + 34) { (mark) (fit(seen, WORDS)) }
+                    (arrow(x, FIRST, y + 40))
+                    text x=(left) y=(y + 35) { (mark) (fit(seen, WORDS)) }
                 }
             }
         }

@@ -11,6 +11,7 @@ mod read;
 
 use std::fs;
 use std::io::{self, BufWriter, Write};
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
@@ -120,7 +121,11 @@ impl Keeper {
         let fail = |source| KeepError { path: directory.to_owned(), source };
         fs::create_dir_all(directory).map_err(fail)?;
         let name = format!("{}-", head.stem());
-        let partial = tempfile::Builder::new().prefix(&name).suffix(PARTIAL).tempfile_in(directory);
+        // For whoever may read what others wrote here: as the umask has it.
+        let rights = fs::Permissions::from_mode(0o666);
+        let mut builder = tempfile::Builder::new();
+        let partial =
+            builder.prefix(&name).suffix(PARTIAL).permissions(rights).tempfile_in(directory);
         Ok(Self { directory: directory.to_owned(), partial: partial.map_err(fail)? })
     }
 
