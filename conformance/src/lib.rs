@@ -11,6 +11,7 @@
 //! * [`lifetime`] closes, unbinds and removes devices under their users.
 //! * [`observe`] holds recordings of real VMMs against the state machine, from both sides.
 //! * [`qemu`] drives a real QEMU that migrates a device, and records it.
+//! * [`results`] keeps what runs found, and `page` shows it.
 //! * `verify` holds the mlx5 backend against a kernel's headers, the shipping driver and libmlx5.
 //! * [`system`] is what keeps the tool from leaving anything behind when it is killed.
 //! * `lab` boots a distribution's kernel in a virtual machine and replays on its sample driver.
@@ -31,6 +32,7 @@
 #[cfg(feature = "check")]
 pub mod catalogue;
 pub mod complete;
+pub mod coverage;
 pub mod deviation;
 pub mod dirty;
 #[cfg(feature = "junit")]
@@ -40,10 +42,13 @@ pub mod lab;
 pub mod lifetime;
 pub mod migrate;
 pub mod observe;
+#[cfg(feature = "report")]
+pub mod page;
 pub mod qemu;
 pub mod race;
 pub mod replay;
 pub mod report;
+pub mod results;
 pub mod suite;
 pub mod system;
 pub mod target;

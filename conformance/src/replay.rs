@@ -2,7 +2,7 @@
 //! Runs traces on a [`Target`] and gives verdicts. Nothing is skipped in silence: a trace that a
 //! target cannot run is *not applicable*, with the reason.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::error::Error;
 use std::fmt;
 
@@ -62,6 +62,9 @@ pub enum Verdict {
     Deviation {
         /// The ids of the list.
         ids: Vec<String>,
+        /// The steps at which they differed, counted from 1; none if it was no reply that did.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        steps: Vec<usize>,
     },
     /// The target cannot run this trace.
     NotApplicable {
@@ -81,11 +84,60 @@ pub struct Mismatch {
     pub expected: String,
     /// What came.
     pub seen: String,
+    /// Every step up to this one, as it went. Told for the first failure of a kind alone: of a
+    /// device that fails thousands of traces alike, one of them is enough to look at.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub story: Vec<Exchange>,
+}
+
+/// One step as it went: what was done to whom, and the answer beside the right one.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Exchange {
+    /// Which device: 0, or 1 for the destination.
+    #[serde(default, skip_serializing_if = "is_source")]
+    pub device: u8,
+    /// The data_fd, if the op was on one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fd: Option<u32>,
+    /// What was done.
+    pub op: String,
+    /// What would have been right.
+    pub expected: String,
+    /// What came.
+    pub seen: String,
+    /// Whether the one is the other.
+    #[serde(default, skip_serializing_if = "Judged::is_right")]
+    pub judged: Judged,
+}
+
+/// What became of one step.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Judged {
+    /// As expected.
+    #[default]
+    Right,
+    /// Not as expected, and known.
+    Known,
+    /// Not asked: the target has no word for it.
+    Unasked,
+    /// Not as expected: the end of the trace.
+    Wrong,
+}
+
+impl Judged {
+    const fn is_right(&self) -> bool {
+        matches!(self, Self::Right)
+    }
+}
+
+const fn is_source(device: &u8) -> bool {
+    *device == 0
 }
 
 impl fmt::Display for Mismatch {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { step, op, expected, seen } = self;
+        let Self { step, op, expected, seen, .. } = self;
         write!(f, "step {step}: {op}: expected {expected}, saw {seen}")
     }
 }
@@ -111,6 +163,9 @@ pub struct Outcome {
 /// No device has to deliver more than this before its stream is taken for endless.
 const LONGEST_STREAM: u64 = 4 << 30;
 
+/// So many kinds of failure are told step by step.
+const STORIES: usize = 64;
+
 /// One call never reads more.
 const BUFFER: usize = 1 << 20;
 
@@ -121,6 +176,10 @@ pub struct Replayer<'t> {
     slots: Slots,
     ops: u64,
     unsaid: BTreeMap<&'static str, u64>,
+    /// The answers of this trace so far.
+    answers: Vec<(Seen, Judged)>,
+    /// The kinds of failure that were told: the op, what was expected and what came.
+    told: HashSet<[String; 3]>,
 }
 
 impl fmt::Debug for Replayer<'_> {
@@ -138,8 +197,15 @@ struct Seen {
 impl<'t> Replayer<'t> {
     /// A replayer for one target, or for two of a kind: the source and the destination.
     pub fn new(targets: Vec<&'t mut dyn Target>) -> Self {
-        let (slots, unsaid) = (Slots::default(), BTreeMap::new());
-        Self { targets, buffer: vec![0; BUFFER], slots, ops: 0, unsaid }
+        Self {
+            targets,
+            buffer: vec![0; BUFFER],
+            slots: Slots::default(),
+            ops: 0,
+            unsaid: BTreeMap::new(),
+            answers: Vec::new(),
+            told: HashSet::new(),
+        }
     }
 
     /// Run one trace from a fresh start. A device that cannot be had fresh fails it.
@@ -184,48 +250,68 @@ impl<'t> Replayer<'t> {
     }
 
     fn run(&mut self, trace: &Trace, options: Options<'_>) -> Verdict {
-        let mut ids: Vec<String> = Vec::new();
+        let (mut ids, mut steps): (Vec<String>, Vec<usize>) = (Vec::new(), Vec::new());
         let mut judged = false;
+        self.answers.clear();
         for (number, step) in (1..).zip(&trace.steps) {
-            let seen = match self.step(step) {
+            let seen = match self.step(step).and_then(|seen| self.unless_odd(step, seen)) {
                 Ok(seen) => seen,
-                Err(problem) => return Verdict::Fail(mismatch(number, step, problem)),
+                Err(problem) => return self.fail(trace, number, problem),
             };
-            let target = &mut self.targets[usize::from(step.device)];
-            if let Some(anomaly) = target.take_anomaly() {
-                return Verdict::Fail(mismatch(number, step, anomaly));
-            }
-            if let Some(why) = target.take_unsaid() {
+            if let Some(why) = self.targets[usize::from(step.device)].take_unsaid() {
                 *self.unsaid.entry(why).or_default() += 1;
+                self.answers.push((seen, Judged::Unasked));
                 continue;
             }
             judged = true;
             if step.expect.admits(&seen.reply) && seen.same {
+                self.answers.push((seen, Judged::Right));
                 continue;
             }
             let known = options
                 .deviations
                 .and_then(|list| list.find(&trace.header.name, step, &seen.reply, seen.same));
-            match known {
-                Some(id) if ids.iter().any(|known| known == id) => {}
-                Some(id) => ids.push(id.to_owned()),
-                None => {
-                    let other = if seen.same { "" } else { ", and other bytes than expected" };
-                    return Verdict::Fail(mismatch(
-                        number,
-                        step,
-                        format!("{}{other}", Shown(&seen.reply)),
-                    ));
-                }
+            let Some(id) = known else { return self.fail(trace, number, seen.to_string()) };
+            if !ids.iter().any(|known| known == id) {
+                ids.push(id.to_owned());
             }
+            steps.push(number);
+            self.answers.push((seen, Judged::Known));
         }
         match (judged || trace.steps.is_empty(), ids.is_empty()) {
             (false, _) => {
                 Verdict::NotApplicable { reason: "no step can be put to the target".into() }
             }
             (true, true) => Verdict::Pass,
-            (true, false) => Verdict::Deviation { ids },
+            (true, false) => Verdict::Deviation { ids, steps },
         }
+    }
+
+    /// What was seen, unless something was wrong that a reply has no word for.
+    fn unless_odd(&mut self, step: &Step, seen: Seen) -> Result<Seen, String> {
+        self.targets[usize::from(step.device)].take_anomaly().map_or(Ok(seen), Err)
+    }
+
+    fn fail(&mut self, trace: &Trace, number: usize, seen: String) -> Verdict {
+        let mut mismatch = mismatch(number, &trace.steps[number - 1], seen);
+        let Mismatch { op, expected, seen, .. } = &mismatch;
+        let kind = [op.clone(), expected.clone(), seen.clone()];
+        if self.told.len() < STORIES && self.told.insert(kind) {
+            mismatch.story = self.story(trace, &mismatch);
+        }
+        Verdict::Fail(mismatch)
+    }
+
+    fn story(&self, trace: &Trace, last: &Mismatch) -> Vec<Exchange> {
+        let before = trace.steps.iter().zip(&self.answers).map(|(step, (seen, judged))| Exchange {
+            judged: *judged,
+            ..Exchange::of(step, seen.to_string())
+        });
+        let wrong = trace.steps.get(last.step - 1).map(|step| Exchange {
+            judged: Judged::Wrong,
+            ..Exchange::of(step, last.seen.clone())
+        });
+        before.chain(wrong).collect()
     }
 
     fn step(&mut self, step: &Step) -> Result<Seen, String> {
@@ -309,25 +395,41 @@ fn devices(trace: &Trace) -> usize {
 
 fn not_fresh(error: &TargetError) -> Mismatch {
     let expected = "a fresh device in RUNNING".to_owned();
-    Mismatch { step: 0, op: "the start".to_owned(), expected, seen: error.0.to_string() }
+    let (op, seen) = ("the start".to_owned(), error.0.to_string());
+    Mismatch { step: 0, op, expected, seen, story: Vec::new() }
 }
 
 fn mismatch(step: usize, at: &Step, seen: String) -> Mismatch {
     let on = if at.device > 0 { " on the destination" } else { "" };
-    let until = if at.until_end { " until the end" } else { "" };
-    let op = format!("{}{until}{on}", at.op);
-    let same = if at.same_as.is_some() { " and the same bytes" } else { "" };
-    Mismatch { step, op, expected: format!("{}{same}", at.expect), seen }
+    let Exchange { op, expected, seen, .. } = Exchange::of(at, seen);
+    Mismatch { step, op: format!("{op}{on}"), expected, seen, story: Vec::new() }
+}
+
+impl Exchange {
+    fn of(step: &Step, seen: String) -> Self {
+        let until = if step.until_end { " until the end" } else { "" };
+        let same = if step.same_as.is_some() { " and the same bytes" } else { "" };
+        let mut fd = None;
+        // Only what an op is on is asked for; it is made anew for that.
+        let _ = step.op.clone().map_fd(|on| fd = Some(on.0));
+        Self {
+            device: step.device,
+            fd,
+            op: format!("{}{until}", step.op),
+            expected: format!("{}{same}", step.expect),
+            seen,
+            judged: Judged::Right,
+        }
+    }
 }
 
 /// A reply whose bytes are counted.
-struct Shown<'a>(&'a Reply<usize>);
-
-impl fmt::Display for Shown<'_> {
+impl fmt::Display for Seen {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.0 {
-            Reply::Bytes(len) => write!(f, "{len} bytes"),
-            other => other.fmt(f),
+        match &self.reply {
+            Reply::Bytes(len) => write!(f, "{len} bytes")?,
+            other => other.fmt(f)?,
         }
+        if self.same { Ok(()) } else { f.write_str(", and other bytes than expected") }
     }
 }

@@ -6,16 +6,18 @@ use std::fmt;
 use std::time::Duration;
 
 use indicatif::HumanCount;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
-use crate::deviation::Deviations;
+use crate::coverage::Coverage;
+use crate::deviation::{Deviation, Deviations};
 use crate::replay::{Mismatch, Outcome, Verdict};
+use crate::trace::Trace;
 
 /// A person is shown so many failures; JSON has them all.
 const SHOWN_FAILURES: usize = 10;
 
 /// What a replay came to.
-#[derive(Debug, Default, Serialize)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Report {
     /// What was tested.
     pub target: String,
@@ -30,13 +32,27 @@ pub struct Report {
     /// Steps that could not be put to the target and were not judged, by the reason.
     pub unsaid: BTreeMap<&'static str, u64>,
     /// Entries of the list of deviations that described nothing: mended, or never true.
+    #[serde(default)]
     pub unused_deviations: Vec<String>,
-    #[serde(skip)]
-    reasons: BTreeMap<String, String>,
+    /// The list of deviations that it was held against.
+    #[serde(default)]
+    pub known: BTreeMap<String, Known>,
+    /// What was walked of each machine, of the traces that are known step by step.
+    #[serde(default)]
+    pub coverage: Vec<Coverage>,
+}
+
+/// What a list says of a deviation.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Known {
+    /// The requirements that it breaks.
+    pub breaks: Vec<String>,
+    /// Why, and what follows.
+    pub reason: String,
 }
 
 /// How many traces got each verdict.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Counts {
     /// As expected.
     pub pass: u64,
@@ -48,8 +64,20 @@ pub struct Counts {
     pub not_applicable: u64,
 }
 
+impl Counts {
+    /// One more.
+    pub const fn add(&mut self, verdict: &Verdict) {
+        *match verdict {
+            Verdict::Pass => &mut self.pass,
+            Verdict::Fail(_) => &mut self.fail,
+            Verdict::Deviation { .. } => &mut self.deviation,
+            Verdict::NotApplicable { .. } => &mut self.not_applicable,
+        } += 1;
+    }
+}
+
 /// A trace and its verdict.
-#[derive(Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct TraceReport {
     /// Its name.
     pub trace: String,
@@ -66,15 +94,21 @@ impl Report {
 
     /// Add what a trace came to.
     pub fn record(&mut self, trace: &str, outcome: Outcome) {
-        let counts = &mut self.counts;
-        *match outcome.verdict {
-            Verdict::Pass => &mut counts.pass,
-            Verdict::Fail(_) => &mut counts.fail,
-            Verdict::Deviation { .. } => &mut counts.deviation,
-            Verdict::NotApplicable { .. } => &mut counts.not_applicable,
-        } += 1;
+        self.counts.add(&outcome.verdict);
         self.ops += outcome.ops;
         self.traces.push(TraceReport { trace: trace.to_owned(), verdict: outcome.verdict });
+    }
+
+    /// Add what a trace came to whose steps are at hand, and so what it walked.
+    pub fn record_trace(&mut self, trace: &Trace, outcome: Outcome) {
+        let features = trace.header.features;
+        let place = self.coverage.iter().position(|coverage| coverage.features == features);
+        let place = place.unwrap_or_else(|| {
+            self.coverage.push(Coverage::new(features));
+            self.coverage.len() - 1
+        });
+        self.coverage[place].add(trace, &outcome.verdict);
+        self.record(&trace.header.name, outcome);
     }
 
     /// Close the report: how long it took, and what the list of deviations has to say.
@@ -84,8 +118,11 @@ impl Report {
     pub fn finish(&mut self, took: Duration, deviations: Option<&Deviations>, complete: bool) {
         self.seconds = took.as_secs_f64();
         let Some(deviations) = deviations else { return };
-        self.reasons =
-            deviations.list.iter().map(|known| (known.id.clone(), known.reason.clone())).collect();
+        let known = |known: &Deviation| {
+            let (breaks, reason) = (known.breaks.clone(), known.reason.clone());
+            (known.id.clone(), Known { breaks, reason })
+        };
+        self.known = deviations.list.iter().map(known).collect();
         if complete {
             self.unused_deviations = deviations.unused().map(|known| known.id.clone()).collect();
         }
@@ -106,10 +143,10 @@ impl Report {
     }
 
     /// Every deviation that was seen, with how many traces.
-    fn deviations(&self) -> BTreeMap<&str, u64> {
+    pub fn deviations(&self) -> BTreeMap<&str, u64> {
         let mut seen = BTreeMap::new();
         for report in &self.traces {
-            if let Verdict::Deviation { ids } = &report.verdict {
+            if let Verdict::Deviation { ids, .. } = &report.verdict {
                 for id in ids {
                     *seen.entry(id.as_str()).or_default() += 1;
                 }
@@ -118,7 +155,8 @@ impl Report {
         seen
     }
 
-    fn inapplicable(&self) -> BTreeMap<&str, u64> {
+    /// Why traces were not run, with how many.
+    pub fn inapplicable(&self) -> BTreeMap<&str, u64> {
         let mut seen = BTreeMap::new();
         for report in &self.traces {
             if let Verdict::NotApplicable { reason } = &report.verdict {
@@ -129,10 +167,13 @@ impl Report {
     }
 }
 
+fn one_line(text: &str) -> String {
+    text.split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
 /// The whole reason is for the list; here it is enough to know which one it is.
 fn first_sentence(reason: &str) -> String {
-    let words: Vec<_> = reason.split_whitespace().collect();
-    let text = words.join(" ");
+    let text = one_line(reason);
     match text.split_once(". ") {
         Some((first, _)) => format!("{first}."),
         None => text,
@@ -162,8 +203,9 @@ impl fmt::Display for Report {
             writeln!(f, "  {} steps left out: {reason}", HumanCount(count))?;
         }
         for (id, count) in self.deviations() {
-            let reason = self.reasons.get(id).map_or("", String::as_str);
-            writeln!(f, "  deviation x{count}: {id}: {}", first_sentence(reason))?;
+            let reason = self.known.get(id).map_or("", |known| known.reason.as_str());
+            let reason = if f.alternate() { one_line(reason) } else { first_sentence(reason) };
+            writeln!(f, "  deviation x{count}: {id}: {reason}")?;
         }
         for id in &self.unused_deviations {
             writeln!(f, "  FAIL: the known deviation {id} did not show: drop it from the list")?;
@@ -171,10 +213,11 @@ impl fmt::Display for Report {
         if fail + pass + deviation == 0 {
             writeln!(f, "  FAIL: nothing was tested")?;
         }
-        for (trace, mismatch) in self.failures().take(SHOWN_FAILURES) {
+        let shown = if f.alternate() { usize::MAX } else { SHOWN_FAILURES };
+        for (trace, mismatch) in self.failures().take(shown) {
             writeln!(f, "  FAIL: {trace}: {mismatch}")?;
         }
-        let more = self.counts.fail.saturating_sub(SHOWN_FAILURES as u64);
+        let more = self.counts.fail.saturating_sub(shown as u64);
         if more > 0 {
             writeln!(f, "  … and {} failures more; --json has them all", HumanCount(more))?;
         }

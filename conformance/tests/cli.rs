@@ -974,3 +974,246 @@ fn a_transport_can_be_chosen() {
     let nowhere = run(["replay", "--function", "ffff:ff:1f.7"]).ends_with(2);
     assert!(nowhere.err.contains("ffff:ff:1f.7"), "{}", nowhere.err);
 }
+
+// ---------------------------------------------------------------------------------------------
+// Results, reports and diagrams
+
+/// The files of a directory, by name.
+#[cfg(feature = "report")]
+fn names(directory: &Path) -> Vec<String> {
+    let entries = fs::read_dir(directory).expect("it is there");
+    let name = |entry: std::io::Result<fs::DirEntry>| entry.expect("an entry").file_name();
+    let mut names: Vec<_> =
+        entries.map(|entry| name(entry).to_string_lossy().into_owned()).collect();
+    names.sort();
+    names
+}
+
+/// H2, H7: what a run finds is kept where it is told to, good or not, and `report` shows it again;
+/// the exit status of a run is its own.
+#[cfg(feature = "report")]
+#[test]
+fn runs_are_kept_and_reported() {
+    let at = directory();
+    let results = at.path().join("new/results");
+    let results = text(&results);
+    let replay = ["replay", "--suite", "arcs", "--results", results];
+    run(replay).ends_with(0);
+    let bug = ["--target", "reference:fresh-fd-in-saving-group", "--html"];
+    run(replay.iter().chain(&bug)).ends_with(1);
+    let kept = names(Path::new(results));
+    assert_eq!(kept.len(), 3, "{kept:?}");
+    assert!(kept[0].ends_with("Z-replay.json") && kept[2] == "report.html", "{kept:?}");
+
+    let json = run(["replay", "--suite", "arcs", "--json"]).ends_with(0).json();
+    let file = fs::read(Path::new(results).join(&kept[0])).expect("it is there");
+    let file: Value = serde_json::from_slice(&file).expect("it is JSON");
+    let keys =
+        |value: &Value| value.as_object().expect("an object").keys().cloned().collect::<Vec<_>>();
+    assert_eq!(keys(&json), keys(&file), "a file is what --json prints");
+    assert_eq!(file["vfio-conform"]["verdict"], "good");
+    assert_eq!(json["vfio-conform"]["command"], "replay");
+
+    let report = run(["report", results]).ends_with(0);
+    for said in ["replay    good", "replay    FAILED", "reference with fresh-fd-in-saving-group: "]
+    {
+        assert!(report.out.contains(said), "{said:?} is not in: {}", report.out);
+    }
+    let json = run(["report", results, "--json"]).ends_with(0).json();
+    assert_eq!(json["report"]["runs"].as_array().map(Vec::len), Some(2));
+    let page = at.path().join("page.html");
+    run(["report", results, &format!("--html={}", text(&page))]).ends_with(0);
+    let page = fs::read_to_string(page).expect("it was written");
+    assert_eq!(page.matches("<time ").count(), 2);
+    assert!(page.contains("something failed") && page.contains("class=\"arc failed\""));
+}
+
+/// H3: a directory without a result is 2, one with some is 0, and what is refused is said; a place
+/// that takes no results is 2 before anything is run.
+#[cfg(feature = "report")]
+#[test]
+fn what_is_no_result_is_said() {
+    let at = directory();
+    run(["report", text(at.path())]).complains_of(&["no results", "--results DIR"]);
+    run(["report", "/no/such/place"]).complains_of(&["/no/such/place", "--results DIR"]);
+    let cut = file(&at, "cut.json", "{\"vfio-conform\": ");
+    run(["report", text(at.path()), "--html"]).complains_of(&["refused cut.json", "cut off"]);
+    assert_eq!(names(at.path()), ["cut.json"], "no page of nothing");
+    run(["replay", "--suite", "streams", "--results", text(at.path())]).ends_with(0);
+    let report = run(["report", text(at.path())]).ends_with(0);
+    assert!(report.out.contains("refused cut.json: cut off at line 1"), "{}", report.out);
+    let inside = cut.join("inside");
+    run(["check", "--results", text(&inside)])
+        .complains_of(&["results cannot be kept", "cut.json"]);
+    run(["replay", "--suite", "streams", "--html=/no/such/place/page.html"]).ends_with(2);
+}
+
+/// H3: of a run that is killed nothing is taken for a result, and the next run is as good as ever.
+#[cfg(feature = "report")]
+#[test]
+fn a_killed_run_is_no_result() {
+    let at = directory();
+    let mut child = Command::new(env!("CARGO_BIN_EXE_vfio-conform"))
+        .args(["check", "--engine", "own", "--threads", "1", "--results", text(at.path())])
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .expect("it runs");
+    while names(at.path()).is_empty() {
+        assert!(child.try_wait().expect("it is ours").is_none(), "it is over already");
+        std::thread::yield_now();
+    }
+    child.kill().expect("it is ours");
+    child.wait().expect("it is dead");
+    run(["report", text(at.path())]).complains_of(&["-check-", "was killed"]);
+    run(["replay", "--suite", "streams", "--results", text(at.path())]).ends_with(0);
+    let report = run(["report", text(at.path())]).ends_with(0);
+    assert!(
+        report.out.contains("replay    good") && report.out.contains("was killed"),
+        "{}",
+        report.out
+    );
+}
+
+/// H6, H8, H9: the pictures by themselves, in the languages that have them.
+#[cfg(feature = "report")]
+#[test]
+fn pictures_are_drawn() {
+    let at = directory();
+    let results = text(at.path());
+    let bug = "reference:fresh-fd-in-saving-group";
+    run(["replay", "--target", bug, "--suite", "arcs", "--results", results]).ends_with(1);
+    run(["migrate", "--seeds", "1", "--results", results]).ends_with(0);
+    let picture = |arguments: &[&str]| run([&["diagram"], arguments].concat()).ends_with(0).out;
+    assert!(picture(&["machine"]).starts_with("<?xml"));
+    assert!(picture(&["machine", "--format", "dot"]).starts_with("digraph"));
+    let plain = picture(&["machine", "--features", "p2p", "--format", "mermaid"]);
+    assert!(plain.starts_with("stateDiagram-v2") && !plain.contains("PRE_COPY"), "{plain}");
+    let walked = picture(&["machine", results, "--format", "mermaid"]);
+    assert!(walked.contains("PRE_COPY --> PRE_COPY_P2P: same fd, ✗ "), "{walked}");
+    assert!(picture(&["machine", results, "--format", "dot"]).contains("penwidth=4"));
+    assert!(picture(&["resets", results]).contains("class=\"cell equal\""));
+    assert!(picture(&["trace", results]).contains("expected: "));
+    assert!(picture(&["trace", results, "--format", "mermaid"]).starts_with("sequenceDiagram"));
+    run(["diagram", "trace", results, "--format", "dot"]).complains_of(&["svg or mermaid"]);
+    run(["diagram", "trace", results, "--name", "none"]).complains_of(&["\"none\" failed"]);
+    run(["diagram", "machine", results, "--target", "?"]).complains_of(&["no replay"]);
+    let none = directory();
+    run(["diagram", "resets", text(none.path())]).complains_of(&["--results DIR"]);
+}
+
+/// H13: each shell is given its completions, and `man` a page for each command, of which none is
+/// left out.
+#[cfg(feature = "manual")]
+#[test]
+fn shells_and_man_are_served() {
+    for shell in ["bash", "elvish", "fish", "powershell", "zsh"] {
+        let script = run(["completions", shell]).ends_with(0).out;
+        assert!(script.contains("vfio-conform") && script.contains("replay"), "{shell}");
+    }
+    run(["completions", "tcsh"]).complains_of(&["tcsh", "bash"]);
+    let page = run(["man"]).ends_with(0).out;
+    assert!(page.contains(".TH") && page.contains("vfio\\-conform"), "{page}");
+    let at = directory();
+    run(["man", text(at.path())]).ends_with(0);
+    let help = run(["--help"]).ends_with(0).out;
+    let (_, commands) = help.split_once("Commands:\n").expect("the help lists them");
+    let commands = commands.lines().take_while(|line| line.starts_with("  "));
+    let commands = commands.filter(|line| !line.starts_with("   "));
+    let mut count = 0;
+    for command in commands.filter_map(|line| line.split_whitespace().next()) {
+        let page = at.path().join(format!("vfio-conform-{command}.1"));
+        assert!(command == "help" || page.exists(), "{command} has no page");
+        count += 1;
+    }
+    assert!(count > 15, "{count} commands");
+}
+
+// ---------------------------------------------------------------------------------------------
+// How it is said
+
+/// H12: quiet says nothing of what is good and all of what is not; verbose keeps nothing back; the
+/// status and the JSON are those of the others.
+#[test]
+fn quiet_and_verbose() {
+    let arcs = |more: &[&'static str]| run([&["replay", "--suite", "arcs"], more].concat());
+    let bug = ["--target", "reference:fresh-fd-in-saving-group"];
+    assert_eq!(arcs(&["--quiet"]).ends_with(0).out, "");
+    assert_eq!(arcs(&["-q"]).ends_with(0).err, "");
+    let normal = arcs(&bug).ends_with(1);
+    let quiet = arcs(&[&bug[..], &["--quiet"]].concat()).ends_with(1);
+    let failures = |ran: &Ran| ran.out.lines().filter(|line| line.contains("FAIL: ")).count();
+    assert_eq!(failures(&normal), 10);
+    assert_eq!(failures(&quiet), 10);
+    let verbose = arcs(&[&bug[..], &["--verbose"]].concat()).ends_with(1);
+    let json = arcs(&[&bug[..], &["--json"]].concat()).ends_with(1).json();
+    assert_eq!(Some(failures(&verbose) as u64), json["replay"]["counts"]["fail"].as_u64());
+    assert!(!verbose.out.contains("failures more"), "{}", verbose.out);
+    let quiet = arcs(&[&bug[..], &["--json", "-q"]].concat()).ends_with(1).json();
+    assert_eq!(quiet["replay"]["counts"], json["replay"]["counts"]);
+    arcs(&["-q", "-v"]).complains_of(&["cannot be used with"]);
+}
+
+/// As a terminal of this width shows it.
+fn on_a_terminal(columns: u32, variables: &[(&str, &str)], arguments: &str) -> String {
+    let program = env!("CARGO_BIN_EXE_vfio-conform");
+    let command = format!("stty columns {columns}; {program} {arguments}");
+    let mut script = Command::new("script");
+    script.args(["-qefc", &command, "/dev/null"]).env("TERM", "xterm-256color");
+    script.env_remove("NO_COLOR").envs(variables.iter().copied()).stdin(Stdio::null());
+    let output = script.output().expect("script, of util-linux, is there");
+    String::from_utf8(output.stdout).expect("it is text").replace('\r', "")
+}
+
+/// H11: a terminal has colour, unless NO_COLOR says no, and what is no terminal never has.
+#[test]
+fn colour_is_for_terminals() {
+    let bug = "replay --suite arcs --target reference:fresh-fd-in-saving-group";
+    let red = "\u{1b}[31mFAIL";
+    let shown = on_a_terminal(100, &[], bug);
+    assert!(shown.contains(red), "{shown}");
+    for variables in [[("NO_COLOR", "1")], [("TERM", "dumb")]] {
+        let shown = on_a_terminal(100, &variables, bug);
+        assert!(shown.contains("FAIL") && !shown.contains(red), "{variables:?}: {shown}");
+    }
+    let piped = run(bug.split(' ')).ends_with(1);
+    assert!(!piped.out.contains('\u{1b}'), "{}", piped.out);
+}
+
+/// H10: on a terminal of 80 columns no line is longer.
+#[test]
+fn lines_fit_a_terminal() {
+    let colour = regex::Regex::new("\u{1b}\\[[0-9;?]*[A-Za-z]").expect("a good expression");
+    for arguments in [
+        "replay --target reference:reset-keeps-state --suite resets --suite faults",
+        "migrate --seeds 100 --target reference:reset-keeps-state",
+        "complete run",
+        "learn --target reference:reset-keeps-state",
+    ] {
+        let shown = on_a_terminal(80, &[], &format!("{arguments} 2>/dev/null"));
+        let shown = colour.replace_all(&shown, "");
+        assert!(shown.lines().count() > 1, "{arguments}: {shown}");
+        for line in shown.lines() {
+            assert!(line.chars().count() <= 80, "{arguments}: {line}");
+        }
+    }
+}
+
+/// H10: tables fit 80 columns wherever they go.
+#[cfg(feature = "check")]
+#[test]
+fn tables_fit_80_columns() {
+    for arguments in [
+        "check --model Loader",
+        "complete sizes",
+        "complete power --most 10 --extra 2",
+        "graph",
+        "migrate --seeds 0",
+        "bugs B48",
+    ] {
+        let ran = run(arguments.split(' ')).ends_with(0);
+        for line in ran.out.lines() {
+            assert!(line.chars().count() <= 80, "{arguments}: {line}");
+        }
+    }
+}

@@ -47,7 +47,7 @@ fn what_is_listed_is_excused() {
     assert!(report.is_good(), "{report}");
     assert!(report.counts.deviation > 20 && report.counts.pass > 1000, "{report}");
     let ids = report.traces.iter().filter_map(|trace| match &trace.verdict {
-        Verdict::Deviation { ids } => Some(ids.clone()),
+        Verdict::Deviation { ids, .. } => Some(ids.clone()),
         _ => None,
     });
     assert!(ids.into_iter().all(|ids| ids == ["ends-for-good"]));

@@ -78,9 +78,10 @@ pub(super) fn judge(name: &str, outcome: &Outcome, deviations: Option<&Deviation
                 1 => slip.seen.clone(),
                 all => format!("{}, and {} calls more that are wrong", slip.seen, all - 1),
             },
+            story: Vec::new(),
         }),
         (None, Some(reason)) => Verdict::NotApplicable { reason: reason.to_owned() },
         (None, None) if ids.is_empty() => Verdict::Pass,
-        (None, None) => Verdict::Deviation { ids },
+        (None, None) => Verdict::Deviation { ids, steps: Vec::new() },
     }
 }

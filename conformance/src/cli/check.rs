@@ -158,6 +158,9 @@ struct Said {
 struct Space {
     model: &'static str,
     features: String,
+    /// The same in short, for a line that fits a terminal.
+    #[serde(skip)]
+    flags: &'static str,
     states: usize,
     transitions: usize,
     depth: usize,
@@ -236,6 +239,7 @@ impl From<Checked> for Space {
         Self {
             model: checked.case.name,
             features: checked.case.features.to_string(),
+            flags: checked.case.features.slug(),
             states: checked.states,
             transitions: checked.transitions,
             depth: checked.depth,
@@ -299,27 +303,38 @@ impl fmt::Display for Space {
             (true, Some(_)) => "not finished",
             (true, None) => "hold",
         };
-        let (model, features) = (self.model, &self.features);
-        writeln!(
-            f,
-            "  {model:<20} {features:<22} {verdict}: {states} states, {steps} steps, {:.1} s",
-            self.seconds
-        )?;
+        let (model, flags) = (self.model, self.flags);
+        let (states, steps) = (states.to_string(), steps.to_string());
+        write!(f, "  {model:<20} {flags:<9} {verdict:<12} {states:>11} {steps:>11}")?;
+        writeln!(f, "  {:.1} s", self.seconds)?;
+        if f.alternate() {
+            let (depth, judged) = (self.depth, self.judged.len());
+            writeln!(f, "    depth {depth}; {judged} properties had something to judge")?;
+        }
         self.failures.iter().try_for_each(|failure| writeln!(f, "  FAIL: {failure}"))
     }
+}
+
+/// Over the lines of models.
+fn head(f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    let [flags, verdict, states, steps] = ["flags", "verdict", "states", "steps"];
+    writeln!(f, "  {:<20} {flags:<9} {verdict:<12} {states:>11} {steps:>11}  time", "")
 }
 
 impl fmt::Display for Findings {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "model, level 1: {} properties", judging(&self.spaces))?;
+        head(f)?;
         self.spaces.iter().try_for_each(|space| space.fmt(f))?;
         self.claims(f, "planted bugs", |fault| matches!(fault, Fault::Device(_)))?;
         self.claims(f, "slips of a VMM", |fault| matches!(fault, Fault::Vmm(_)))?;
         writeln!(f, "model, level 2, the locks: {} properties", judging(&self.lock_spaces))?;
+        head(f)?;
         self.lock_spaces.iter().try_for_each(|space| space.fmt(f))?;
         self.claims(f, "wrong designs", |fault| matches!(fault, Fault::Locks(_)))?;
         let properties = judging(&self.system_spaces);
         writeln!(f, "model, level 3, two machines: {properties} properties")?;
+        head(f)?;
         self.system_spaces.iter().try_for_each(|space| space.fmt(f))?;
         self.claims(f, "slips between two VMMs", |fault| matches!(fault, Fault::System(_)))?;
         self.claims(f, "dropped assumptions", |fault| matches!(fault, Fault::Assumption(_)))?;
@@ -337,6 +352,7 @@ struct Spaces {
 
 impl fmt::Display for Spaces {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        head(f)?;
         self.spaces.iter().try_for_each(|space| space.fmt(f))?;
         not_finished(f, self.not_finished.as_deref())
     }

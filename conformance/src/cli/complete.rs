@@ -271,7 +271,7 @@ impl Run {
         &self,
         mut specification: Specification,
         target: &mut dyn Target,
-        output: &Output,
+        output: &mut Output,
     ) -> Result<Passed> {
         let machine = specification.machine.clone();
         let suite = Complete::new(&machine, self.extra)?;

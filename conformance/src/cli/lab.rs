@@ -402,7 +402,7 @@ fn judge(
     for line in lines {
         let Some(trace) = line["trace"].as_str() else { continue };
         let verdict: Verdict = serde_json::from_value(line.clone())?;
-        if let (Verdict::Deviation { ids }, Some(known)) = (&verdict, known) {
+        if let (Verdict::Deviation { ids, .. }, Some(known)) = (&verdict, known) {
             ids.iter().for_each(|id| known.mark_used(id));
         }
         verdicts.entry(trace).or_insert(verdict);
@@ -411,7 +411,7 @@ fn judge(
     for trace in traces {
         let name = trace.header.name.as_str();
         if let Some(verdict) = verdicts.remove(name) {
-            report.record(name, Outcome { verdict, ops: 0 });
+            report.record_trace(trace, Outcome { verdict, ops: 0 });
         }
     }
     // What is left belongs to no trace of ours: the guest failed by itself.
@@ -424,12 +424,13 @@ fn judge(
 
 fn verdict_of(incident: &Incident, known: Option<&str>) -> Verdict {
     match known {
-        Some(id) => Verdict::Deviation { ids: vec![id.to_owned()] },
+        Some(id) => Verdict::Deviation { ids: vec![id.to_owned()], steps: Vec::new() },
         None => Verdict::Fail(Mismatch {
             step: 0,
             op: "the kernel".to_owned(),
             expected: "to live on in silence".to_owned(),
             seen: incident.kind.name().to_owned(),
+            story: Vec::new(),
         }),
     }
 }

@@ -9,6 +9,8 @@ mod bugs;
 #[cfg(feature = "check")]
 mod check;
 mod complete;
+#[cfg(feature = "report")]
+mod diagram;
 mod dirty;
 mod events;
 mod generate;
@@ -18,6 +20,8 @@ mod graph;
 mod lab;
 mod learn;
 mod lifetime;
+#[cfg(feature = "manual")]
+mod manual;
 #[cfg(feature = "check")]
 mod matrix;
 mod migrate;
@@ -29,6 +33,8 @@ mod pace;
 mod qemu;
 mod race;
 mod replay;
+#[cfg(feature = "report")]
+mod report;
 #[cfg(feature = "check")]
 mod run;
 mod serve;
@@ -36,14 +42,18 @@ mod serve;
 mod watched;
 
 use std::error::Error;
+use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
+#[cfg(feature = "report")]
+use vfio_conform::results::Directory;
+use vfio_conform::results::{self, Head, Keeper};
 use vfio_conform::suite::Suite;
 use vfio_conform::trace::Trace;
 use vfio_fsm_core::Features;
 
-use output::Output;
+use output::{Loudness, Output};
 
 /// Conformance of VFIO migration v2 devices: model check, generated suites, replay, lab.
 ///
@@ -57,6 +67,38 @@ struct Cli {
     /// One JSON object on standard output instead of text.
     #[arg(long, global = true)]
     json: bool,
+    #[command(flatten)]
+    wishes: Wishes,
+}
+
+/// What every command heeds.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Of every command")]
+struct Wishes {
+    /// Say nothing, unless it is not good.
+    #[arg(long, short, global = true, conflicts_with = "verbose")]
+    quiet: bool,
+    /// Say all: every failure, and every reason to its end.
+    #[arg(long, short, global = true)]
+    verbose: bool,
+    /// Also keep what was found, as a file of its own in this directory, for `report`.
+    #[arg(long, value_name = "DIR", global = true)]
+    results: Option<PathBuf>,
+    /// Also write a page to look at, with all that is kept in the directory of the results
+    /// [default: report.html there, or here].
+    #[cfg(feature = "report")]
+    #[arg(long, value_name = "FILE", global = true, num_args = 0..=1, require_equals = true)]
+    html: Option<Option<PathBuf>>,
+}
+
+impl Wishes {
+    const fn loudness(&self) -> Loudness {
+        match (self.quiet, self.verbose) {
+            (true, _) => Loudness::Quiet,
+            (_, true) => Loudness::Verbose,
+            _ => Loudness::Normal,
+        }
+    }
 }
 
 #[derive(Debug, Subcommand)]
@@ -104,6 +146,18 @@ enum Command {
     Observe(observe::Arguments),
     /// Run a VMM under a recorder, then observe what it did.
     Watch(observe::WatchArguments),
+    /// Show what runs have found that were kept with --results: as a table, and with --html as a page.
+    #[cfg(feature = "report")]
+    Report(report::Arguments),
+    /// Draw the machine, the resets of migrations or a failing trace: SVG, Mermaid, Graphviz.
+    #[cfg(feature = "report")]
+    Diagram(diagram::Arguments),
+    /// Write completions for a shell to standard output.
+    #[cfg(feature = "manual")]
+    Completions(manual::CompletionsArguments),
+    /// Write the manual, as `man` reads it.
+    #[cfg(feature = "manual")]
+    Man(manual::ManArguments),
     /// Boot a distribution's kernel in a virtual machine and run the suites on its sample driver.
     #[cfg(feature = "lab")]
     Lab(lab::Arguments),
@@ -131,15 +185,23 @@ impl From<bool> for Verdict {
     }
 }
 
+impl From<Verdict> for results::Verdict {
+    fn from(verdict: Verdict) -> Self {
+        match verdict {
+            Verdict::Good => Self::Good,
+            Verdict::Failed => Self::Failed,
+            #[cfg(feature = "check")]
+            Verdict::NotFinished => Self::NotFinished,
+        }
+    }
+}
+
 /// Run the command line.
 pub(crate) fn main() -> ExitCode {
-    let cli = Cli::parse();
-    let mut output = Output::new(cli.json);
-    let result = execute(cli.command, &mut output).and_then(|verdict| {
-        output.flush()?;
-        Ok(verdict)
-    });
-    match result {
+    let matches = Cli::command().get_matches();
+    let cli = Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
+    let name = matches.subcommand_name().unwrap_or("run");
+    match run(cli, name) {
         Ok(Verdict::Good) => ExitCode::SUCCESS,
         Ok(Verdict::Failed) => ExitCode::from(1),
         #[cfg(feature = "check")]
@@ -149,6 +211,56 @@ pub(crate) fn main() -> ExitCode {
             output::complain(&*error);
             ExitCode::from(2)
         }
+    }
+}
+
+fn run(cli: Cli, name: &str) -> Result<Verdict> {
+    let Cli { command, json, wishes } = cli;
+    let arguments = std::env::args_os().skip(1);
+    let head = Head::begin(name, arguments.map(|it| it.to_string_lossy().into_owned()));
+    let keeper = wishes.results.as_ref().map(|directory| Keeper::new(directory, &head));
+    let mut output = Output::new(json, wishes.loudness(), head, keeper.transpose()?);
+    #[cfg(feature = "report")]
+    let page = Page::asked_for(&wishes, command.as_ref());
+    #[cfg(feature = "report")]
+    if page.is_some() {
+        output.collect();
+    }
+    let verdict = execute(command, &mut output)?;
+    output.end(verdict.into())?;
+    #[cfg(feature = "report")]
+    if let Some(page) = page {
+        page.write(&output)?;
+    }
+    Ok(verdict)
+}
+
+/// A page that somebody wants.
+#[cfg(feature = "report")]
+struct Page {
+    file: PathBuf,
+    /// Of these results; of this run alone without.
+    directory: Option<PathBuf>,
+}
+
+#[cfg(feature = "report")]
+impl Page {
+    fn asked_for(wishes: &Wishes, command: Option<&Command>) -> Option<Self> {
+        let file = wishes.html.as_ref()?;
+        let directory = match command {
+            Some(Command::Report(arguments)) => Some(arguments.directory.clone()),
+            _ => wishes.results.clone(),
+        };
+        let there = directory.clone().unwrap_or_default().join("report.html");
+        Some(Self { file: file.clone().unwrap_or(there), directory })
+    }
+
+    fn write(&self, output: &Output) -> Result<()> {
+        let directory = match &self.directory {
+            Some(directory) => Directory::read(directory)?,
+            None => Directory::of_one(output.object()?)?,
+        };
+        report::write_page(&directory, &self.file)
     }
 }
 
@@ -182,6 +294,14 @@ fn execute(command: Option<Command>, output: &mut Output) -> Result<Verdict> {
         Some(Command::Serve(arguments)) => serve::run(&arguments, output),
         Some(Command::Observe(arguments)) => observe::run(&arguments, output),
         Some(Command::Watch(arguments)) => observe::watch(&arguments, output),
+        #[cfg(feature = "report")]
+        Some(Command::Report(arguments)) => report::run(&arguments, output),
+        #[cfg(feature = "report")]
+        Some(Command::Diagram(arguments)) => diagram::run(&arguments, output),
+        #[cfg(feature = "manual")]
+        Some(Command::Completions(arguments)) => manual::completions(&arguments, output),
+        #[cfg(feature = "manual")]
+        Some(Command::Man(arguments)) => manual::man(&arguments, output),
         #[cfg(feature = "lab")]
         Some(Command::Lab(arguments)) => lab::run(&arguments, output),
         #[cfg(all(feature = "mlx5", feature = "lab"))]

@@ -331,5 +331,6 @@ fn fail(history: &str) -> Verdict {
         op: "calls at the same time".to_owned(),
         expected: "answers that some order of them explains".to_owned(),
         seen: history.to_owned(),
+        story: Vec::new(),
     })
 }

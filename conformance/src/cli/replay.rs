@@ -262,7 +262,7 @@ pub(crate) fn run(arguments: &Arguments, output: &mut Output) -> Result {
         let outcome = replayer.replay(&trace, options);
         let (ops, verdict) = (outcome.ops, &outcome.verdict);
         events.tell(&Event::Verdict { index, trace: name, ops, verdict })?;
-        report.record(name, outcome);
+        report.record_trace(&trace, outcome);
         Ok(())
     })?;
     if seen != planned {

@@ -96,7 +96,7 @@ fn replay(name: &TargetName, traces: &[Trace]) -> Result<Report> {
     let mut report = Report::new(name.describe());
     let started = Instant::now();
     for trace in traces {
-        report.record(&trace.header.name, replayer.replay(trace, Options::default()));
+        report.record_trace(trace, replayer.replay(trace, Options::default()));
     }
     report.finish(started.elapsed(), None, true);
     Ok(report)

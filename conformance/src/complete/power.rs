@@ -313,17 +313,23 @@ fn caught(machine: &Machine, words: &Words, wrongs: &[Machine]) -> usize {
 
 impl fmt::Display for Table {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:<12}{:>9}", "", "inputs")?;
-        self.machines.iter().try_for_each(|(wrong, _)| write!(f, "{wrong:>12}"))?;
-        write!(f, "\n{:<21}", "machines")?;
-        self.machines.iter().try_for_each(|(_, count)| write!(f, "{count:>12}"))?;
+        // A name of two words stands in two lines, so that all columns fit a terminal.
+        let names = || self.machines.iter().map(|(wrong, _)| wrong.to_string());
+        let second = |name: &str| name.split_once(' ').map_or(name, |(_, word)| word).to_owned();
+        let first = |name: &str| name.split_once(' ').map_or("", |(word, _)| word).to_owned();
+        write!(f, "{:<12}{:>7}", "", "")?;
+        names().try_for_each(|name| write!(f, "{:>8}", first(&name)))?;
+        write!(f, "\n{:<12}{:>7}", "per cent", "inputs")?;
+        names().try_for_each(|name| write!(f, "{:>8}", second(&name).trim_end_matches('s')))?;
+        write!(f, "\n{:<19}", "machines")?;
+        self.machines.iter().try_for_each(|(_, count)| write!(f, "{count:>8}"))?;
         for row in &self.rows {
-            write!(f, "\n{:<12}{:>9}", row.suite, row.inputs)?;
+            write!(f, "\n{:<12}{:>7}", row.suite, row.inputs)?;
             for ((_, all), caught) in self.machines.iter().zip(&row.caught) {
                 let share = 100.0 * *caught as f64 / (*all).max(1) as f64;
                 // Never rounded up to all of them.
                 let share = if caught < all { share.min(99.99) } else { share };
-                write!(f, "{:>12}", format!("{share:.2} %"))?;
+                write!(f, "{share:>8.2}")?;
             }
         }
         writeln!(f)

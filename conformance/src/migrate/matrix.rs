@@ -457,11 +457,12 @@ impl fmt::Display for Matrix {
         }
         self.races(f)?;
         f.write_str(LEGEND)?;
-        for (case, Failure { what, story }) in self.failures().take(SHOWN_FAILURES) {
+        let shown = if f.alternate() { usize::MAX } else { SHOWN_FAILURES };
+        for (case, Failure { what, story }) in self.failures().take(shown) {
             writeln!(f, "  FAIL: {case}: {what}")?;
             story.iter().try_for_each(|line| writeln!(f, "    {line}"))?;
         }
-        let more = self.failures().count().saturating_sub(SHOWN_FAILURES);
+        let more = self.failures().count().saturating_sub(shown);
         if more > 0 {
             writeln!(f, "  … and {more} failures more; --json has them all")?;
         }

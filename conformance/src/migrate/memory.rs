@@ -41,7 +41,8 @@ impl From<Option<Bug>> for Devices {
 impl fmt::Display for Devices {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Reference(_) => f.write_str("reference"),
+            Self::Reference(None) => f.write_str("reference"),
+            Self::Reference(Some(bug)) => write!(f, "reference with {}", bug.slug()),
             #[cfg(feature = "mlx5")]
             Self::Mlx5(options) => options.fmt(f),
         }

@@ -367,18 +367,18 @@ impl fmt::Display for Table {
         writeln!(f, "\n{}, {}", self.model, self.features)?;
         writeln!(
             f,
-            "  {:<11} threads      states       steps  seconds  CPU s    states/s  bytes/state  x Spin",
-            "checker"
+            "  {:<10} th {:>10} {:>11} {:>7} {:>7} {:>10} {:>7} x Spin",
+            "checker", "states", "steps", "seconds", "CPU s", "states/s", "B/state"
         )?;
         let spin = self.spin();
         for Row { checker, threads, measured, missing } in &self.rows {
-            write!(f, "  {checker:<11} {threads:>7}")?;
+            write!(f, "  {checker:<10} {threads:>2}")?;
             match (measured, missing) {
                 (Some(m), _) => {
                     let ratio = spin.map_or("-".to_owned(), |s| format!("{:.1}", m.rate() / s));
                     writeln!(
                         f,
-                        " {:>11} {:>11} {:>8.2} {:>6.2} {:>11} {:>12.1} {ratio:>7}",
+                        " {:>10} {:>11} {:>7.2} {:>7.2} {:>10} {:>7.1} {ratio:>6}",
                         HumanCount(m.states).to_string(),
                         HumanCount(m.transitions).to_string(),
                         m.seconds,

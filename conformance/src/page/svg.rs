@@ -1,0 +1,33 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! What all pictures share.
+
+use maud::Markup;
+
+/// Lines and colours, in a page and in a picture of its own alike.
+pub(super) const STYLE: &str = include_str!("diagram.css");
+
+/// A picture with its own style, as a file.
+pub(super) fn alone(picture: &Markup) -> String {
+    let picture = picture.0.as_str();
+    // The style goes behind the opening tag; nothing but the picture's own tags has been written
+    // there without being escaped.
+    match picture.split_once('>') {
+        Some((open, rest)) => {
+            format!(
+                "<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n{open}><style>{STYLE}</style>{rest}\n"
+            )
+        }
+        None => picture.to_owned(),
+    }
+}
+
+/// As much of a text as there is room for, with what is no character of a picture shown as one
+/// that is: XML knows no control characters.
+pub(super) fn fit(text: &str, room: usize) -> String {
+    let mut shown: String =
+        text.chars().map(|c| if c.is_control() { '·' } else { c }).take(room + 1).collect();
+    if shown.chars().count() > room {
+        shown = shown.chars().take(room.saturating_sub(1)).chain(['…']).collect();
+    }
+    shown
+}
