@@ -23,6 +23,8 @@ mod migrate;
 mod mlx5;
 mod observe;
 mod output;
+#[cfg(all(test, feature = "check", feature = "lab", feature = "mlx5"))]
+mod pages;
 mod race;
 mod replay;
 #[cfg(feature = "check")]
