@@ -134,7 +134,8 @@ fn rust_is_compiled() {
     for folder in crates {
         for found in included.captures_iter(&read(&format!("{folder}/src/lib.rs"))) {
             let path = root().join(folder).join("src").join(&found[1]);
-            compiled.insert(path.canonicalize().unwrap_or_else(|error| panic!("{path:?}: {error}")));
+            compiled
+                .insert(path.canonicalize().unwrap_or_else(|error| panic!("{path:?}: {error}")));
         }
     }
     for page in pages() {
@@ -187,7 +188,8 @@ fn must_run(call: &Call) -> bool {
         let placeholder = word.len() > 2 && word.chars().all(|c| c.is_ascii_uppercase());
         word.contains("kernel:") || placeholder || word == "--explore" || word == "--function"
     };
-    let slow = ["lab", "mlx5", "watch", "abuse", "bench", "power", "learn", "race", "check", "bugs"];
+    let slow =
+        ["lab", "mlx5", "watch", "abuse", "bench", "power", "learn", "race", "check", "bugs"];
     !arguments.is_empty()
         && !arguments.iter().any(needs)
         && !arguments.iter().any(|word| slow.contains(&word.as_str()))
@@ -219,7 +221,11 @@ fn calls_are_made() {
         for line in block.text.lines().filter(|line| line.trim() != "...") {
             let line = without_times(line);
             let is_there = without_times(&output).lines().any(|printed| printed == line);
-            assert!(is_there || block.language != "text", "{}: {line:?} is not in\n{output}", page.path);
+            assert!(
+                is_there || block.language != "text",
+                "{}: {line:?} is not in\n{output}",
+                page.path
+            );
         }
     }
 }
@@ -382,7 +388,8 @@ fn every_link_leads_somewhere() {
 
 /// Every page of the book, from specs/.
 fn chapters() -> BTreeSet<PathBuf> {
-    let pages = pages().into_iter().filter_map(|page| Some(page.path.strip_prefix("specs/")?.into()));
+    let pages =
+        pages().into_iter().filter_map(|page| Some(page.path.strip_prefix("specs/")?.into()));
     pages.filter(|path: &PathBuf| path != Path::new("SUMMARY.md")).collect()
 }
 
@@ -447,13 +454,14 @@ fn is_committed(path: &str, now: &str) {
 
 /// Text for a cell of a table.
 fn cell(text: &str) -> String {
-    let word = Regex::new(r"[\w:/.-]*(?:[A-Za-z]_[A-Za-z]|<)[\w:/.<>-]*").expect("a good expression");
+    let word =
+        Regex::new(r"[\w:/.-]*(?:[A-Za-z]_[A-Za-z]|<)[\w:/.<>-]*").expect("a good expression");
     let text = word.replace_all(text, "`$0`");
     text.replace('|', r"\|").replace(" *", r" \*")
 }
 
 fn covered_by(covers: &[String]) -> String {
-    let of = |kind: &str| covers.iter().filter_map(move |it| Some(it.strip_prefix(kind)?.to_owned()));
+    let of = |kind: &'static str| covers.iter().filter_map(move |it| it.strip_prefix(kind));
     let mut parts = Vec::new();
     let suites: Vec<_> = of("suite:").collect();
     if !suites.is_empty() {
@@ -463,14 +471,17 @@ fn covered_by(covers: &[String]) -> String {
     if !properties.is_empty() {
         parts.push(format!("properties {}", properties.join(", ")));
     }
-    let tests: Vec<_> = of("test:").map(|test| {
-        let (file, name) = test.split_once("::").expect("a file and a test");
-        format!("[`{name}`](../{file})")
-    }).collect();
+    let tests: Vec<_> = of("test:")
+        .map(|test| {
+            let (file, name) = test.split_once("::").expect("a file and a test");
+            format!("[`{name}`](../{file})")
+        })
+        .collect();
     match tests.len() {
         0 => {}
         1..=3 => parts.push(format!("tests {}", tests.join(", "))),
-        n => parts.push(format!("<details><summary>{n} tests</summary>{}</details>", tests.join(", "))),
+        n => parts
+            .push(format!("<details><summary>{n} tests</summary>{}</details>", tests.join(", "))),
     }
     parts.join("; ")
 }
@@ -480,7 +491,8 @@ fn covered_by(covers: &[String]) -> String {
 fn the_requirements_are_a_chapter() {
     let file = read("specs/requirements.toml");
     let list: Requirements = toml::from_str(&file).expect("the list parses");
-    let mut by_id: BTreeMap<_, _> = list.requirement.iter().map(|it| (it.id.as_str(), it)).collect();
+    let mut by_id: BTreeMap<_, _> =
+        list.requirement.iter().map(|it| (it.id.as_str(), it)).collect();
     let mut page = String::from(COVERAGE);
     let mut lines = file.lines().peekable();
     let mut title = None;
@@ -535,8 +547,11 @@ fn the_bugs_are_a_chapter() {
         caught.extend(tested.as_deref().map(|tested| format!("Tested: {}", cell(tested))));
         let (what, source) = (cell(what), cell(source));
         let caught = caught.join(" ");
-        writeln!(page, "| <a id=\"{id}\"></a>{id} | {subsystem} | {class} | {what} ({source}) | {caught} |")
-            .expect("memory takes it");
+        writeln!(
+            page,
+            "| <a id=\"{id}\"></a>{id} | {subsystem} | {class} | {what} ({source}) | {caught} |"
+        )
+        .expect("memory takes it");
     }
     is_committed("specs/bugs.md", &page);
 }
