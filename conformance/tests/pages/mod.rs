@@ -8,47 +8,47 @@ use pulldown_cmark::{CodeBlockKind, Event, Options, Parser, Tag, TagEnd};
 
 /// A page.
 #[derive(Debug)]
-pub struct Page {
+pub(crate) struct Page {
     /// Where it is, from the root of the repository.
-    pub path: String,
+    pub(crate) path: String,
     /// All of it.
-    pub text: String,
+    pub(crate) text: String,
     /// Its blocks of code, in their order.
-    pub blocks: Vec<Block>,
+    pub(crate) blocks: Vec<Block>,
 }
 
 /// A block of code.
 #[derive(Debug)]
-pub struct Block {
+pub(crate) struct Block {
     /// What its fence says; empty if it has none.
-    pub language: String,
+    pub(crate) language: String,
     /// What is in it.
-    pub text: String,
+    pub(crate) text: String,
     /// The heading that it stands under.
-    pub section: String,
+    pub(crate) section: String,
 }
 
 /// A call of a program, as a block has it.
 #[derive(Clone, Debug)]
-pub struct Call {
+pub(crate) struct Call {
     /// Its words, without variables before them and without what the shell makes of it.
-    pub words: Vec<String>,
+    pub(crate) words: Vec<String>,
     /// The line.
-    pub line: String,
+    pub(crate) line: String,
 }
 
 /// The root of the repository.
-pub fn root() -> PathBuf {
+pub(crate) fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("a crate of a workspace").to_owned()
 }
 
 /// The extensions of Markdown that forges, mdBook and rustdoc share.
-pub fn options() -> Options {
+pub(crate) fn options() -> Options {
     Options::ENABLE_TABLES
 }
 
 /// Every page: those at the root, the book, and what stands beside each crate.
-pub fn pages() -> Vec<Page> {
+pub(crate) fn pages() -> Vec<Page> {
     let mut pages = Vec::new();
     below(&root(), &mut pages);
     pages.sort_by(|a, b| a.path.cmp(&b.path));
@@ -101,7 +101,7 @@ fn blocks(text: &str) -> Vec<Block> {
 
 impl Block {
     /// The calls of a block in `sh`.
-    pub fn calls(&self) -> Vec<Call> {
+    pub(crate) fn calls(&self) -> Vec<Call> {
         let lines = self.text.replace("\\\n", " ").replace("|\n", "| ");
         lines.lines().flat_map(calls_of).collect()
     }
@@ -127,7 +127,7 @@ fn is_assignment(word: &str) -> bool {
 
 impl Call {
     /// What our own program is called with, if that is what is called.
-    pub fn of_ours(&self) -> Option<&[String]> {
+    pub(crate) fn of_ours(&self) -> Option<&[String]> {
         let (program, rest) = self.words.split_first().expect("a call has a program");
         if program == "vfio-conform" {
             return Some(rest);
