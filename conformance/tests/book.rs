@@ -73,6 +73,7 @@ const PROGRAMS: &[(&str, &str)] = &[
 /// Calls of cargo that .ci/run does not make letter by letter, and what it does instead, or the file
 /// that it compiles.
 const CARGO: &[(&str, &str)] = &[
+    ("cargo fmt --all", "cargo fmt --all --check"),
     ("cargo build --release --no-default-features", "conformance/src/lab/replayer.rs"),
     ("cargo install tla-checker@0.24.11", "--bin tla tla-checker@0.24.11"),
     ("cargo run --example own_device", "conformance/examples/own_device.rs"),
@@ -283,7 +284,7 @@ fn run(page: &Page, call: &Call) -> String {
 fn is_called_elsewhere(call: &Call, gate: &str) -> Result<Option<&'static str>, String> {
     let line = call.words.join(" ").replace(" --locked", "");
     if call.words[0] == "cargo" {
-        if gate.replace(" --locked", "").contains(&line) {
+        if gate.replace(" --locked", "").lines().any(|made| made.trim() == line) {
             return Ok(None);
         }
         let known = CARGO.iter().find(|(begins, _)| line.starts_with(begins));
@@ -331,7 +332,10 @@ fn what_is_held_by_a_snapshot_is_in_it() {
         let Some((_, _, file)) = held else { continue };
         let one_space = Regex::new(" +").expect("a good expression");
         let plain = |line: &str| one_space.replace_all(line.trim(), " ").replace(" :", ":");
-        let snapshot: BTreeSet<_> = read(file).lines().map(plain).collect();
+        // The last section, which has the device with all flags, if there are any.
+        let file_text = read(file);
+        let all_flags = file_text.rsplit("\n# ").next().unwrap_or_default();
+        let snapshot: BTreeSet<_> = all_flags.lines().map(plain).collect();
         for line in block.text.lines() {
             assert!(snapshot.contains(&plain(line)), "{}: {line:?} is not in {file}", page.path);
         }
