@@ -62,7 +62,17 @@ pub mod vfio_user;
 #[doc = include_str!("../../README.md")]
 struct Readme;
 
-/// So is the page's for those who have a driver or a device to test.
+/// And so is this crate's.
 #[cfg(doctest)]
-#[doc = include_str!("../../specs/test-your-driver.md")]
-struct TestYourDriver;
+#[doc = include_str!("../README.md")]
+struct CratesReadme;
+
+/// So is the chapter's for who has a device to test.
+#[cfg(doctest)]
+#[doc = include_str!("../../specs/writing-a-target.md")]
+struct WritingATarget;
+
+/// So is the chapter's for who has a VMM.
+#[cfg(doctest)]
+#[doc = include_str!("../../specs/vmm.md")]
+struct ForAVmm;

@@ -20,7 +20,8 @@ fn files() -> Vec<PathBuf> {
         for path in fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()) {
             let name = path.file_name().unwrap().to_string_lossy().into_owned();
             if path.is_dir() {
-                let skipped = ["target", ".git", "out", "snapshots"].contains(&name.as_str());
+                let skipped =
+                    ["target", ".git", "book", "out", "snapshots"].contains(&name.as_str());
                 folders.extend((!skipped).then_some(path));
             } else if ["rs", "toml", "md", "sh", "c", "h"].iter().any(|end| name.ends_with(end)) {
                 files.push(path);

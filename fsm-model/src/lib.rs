@@ -60,3 +60,8 @@ pub fn properties() -> impl Iterator<Item = &'static Property> {
     let system = of(system::System::<1>::RULES).chain([&system::EVERY_RUN_ENDS]);
     level1.chain(of(locks::RULES)).chain(system)
 }
+
+/// The README's code is compiled and run.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

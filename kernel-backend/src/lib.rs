@@ -80,3 +80,8 @@ pub use error::{FreshError, TouchError, UringUnavailable};
 pub use open::OpenError;
 pub use path::{DevicePath, ParsePathError};
 pub use port::DevicePort;
+
+/// The README's code is compiled and run.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

@@ -82,3 +82,8 @@ pub mod transport;
 #[cfg(feature = "verify")]
 pub mod verify;
 pub mod vhca;
+
+/// The README's code is compiled and run.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

@@ -30,6 +30,8 @@ mod mlx5;
 mod observe;
 mod output;
 mod pace;
+#[cfg(all(test, feature = "check", feature = "lab", feature = "mlx5"))]
+mod pages;
 mod qemu;
 mod race;
 mod replay;
