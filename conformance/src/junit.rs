@@ -49,7 +49,7 @@ fn case(report: &TraceReport, target: &str) -> TestCase {
     };
     let mut case = TestCase::new(report.trace.as_str(), status);
     case.set_classname(target);
-    if let Verdict::Deviation { ids } = &report.verdict {
+    if let Verdict::Deviation { ids, .. } = &report.verdict {
         case.set_system_out(format!("known deviation: {}", ids.join(", ")));
     }
     case

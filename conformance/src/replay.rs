@@ -175,7 +175,7 @@ pub struct Replayer<'t> {
     buffer: Vec<u8>,
     slots: Slots,
     ops: u64,
-    unsaid: BTreeMap<&'static str, u64>,
+    unsaid: BTreeMap<String, u64>,
     /// The answers of this trace so far.
     answers: Vec<(Seen, Judged)>,
     /// The kinds of failure that were told: the op, what was expected and what came.
@@ -225,7 +225,7 @@ impl<'t> Replayer<'t> {
     }
 
     /// Steps of all traces so far that could not be put to a target and were not judged, by the reason.
-    pub fn unsaid(&self) -> &BTreeMap<&'static str, u64> {
+    pub fn unsaid(&self) -> &BTreeMap<String, u64> {
         &self.unsaid
     }
 
@@ -259,7 +259,7 @@ impl<'t> Replayer<'t> {
                 Err(problem) => return self.fail(trace, number, problem),
             };
             if let Some(why) = self.targets[usize::from(step.device)].take_unsaid() {
-                *self.unsaid.entry(why).or_default() += 1;
+                *self.unsaid.entry(why.to_owned()).or_default() += 1;
                 self.answers.push((seen, Judged::Unasked));
                 continue;
             }

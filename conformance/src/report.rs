@@ -30,7 +30,8 @@ pub struct Report {
     /// Every trace with its verdict.
     pub traces: Vec<TraceReport>,
     /// Steps that could not be put to the target and were not judged, by the reason.
-    pub unsaid: BTreeMap<&'static str, u64>,
+    #[serde(default)]
+    pub unsaid: BTreeMap<String, u64>,
     /// Entries of the list of deviations that described nothing: mended, or never true.
     #[serde(default)]
     pub unused_deviations: Vec<String>,

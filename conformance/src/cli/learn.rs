@@ -131,6 +131,7 @@ fn nothing_learned(error: &dyn std::error::Error) -> Mismatch {
         op: "learning".to_owned(),
         expected: "a machine".to_owned(),
         seen: error.to_string(),
+        story: Vec::new(),
     }
 }
 
@@ -181,11 +182,12 @@ impl Found {
                         op: word.join(", "),
                         expected: expected.clone(),
                         seen: seen.clone(),
+                        story: Vec::new(),
                     });
                 }
             }
         }
-        if ids.is_empty() { Verdict::Pass } else { Verdict::Deviation { ids } }
+        if ids.is_empty() { Verdict::Pass } else { Verdict::Deviation { ids, steps: Vec::new() } }
     }
 }
 

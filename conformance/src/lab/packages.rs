@@ -340,9 +340,9 @@ impl<'a> Apt<'a> {
             apt.arg(package.exact());
             apt
         })?;
-        said.map_err(|said| Error::Download {
+        said.map_err(|(attempts, said)| Error::Download {
             packages: package.exact(),
-            attempts: ATTEMPTS,
+            attempts,
             said: said.tail(),
         })?;
         let all = fs::read_dir(into).map_err(file("list", into))?;

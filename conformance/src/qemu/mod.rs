@@ -167,7 +167,7 @@ impl Played {
         match unknown.into_iter().next() {
             Some(mismatch) => Verdict::Fail(mismatch),
             None if ids.is_empty() => Verdict::Pass,
-            None => Verdict::Deviation { ids },
+            None => Verdict::Deviation { ids, steps: Vec::new() },
         }
     }
 
@@ -176,7 +176,10 @@ impl Played {
         let mut wrong = Vec::new();
         let mut ended = |op: &str, expected: String, seen: String| {
             let text = format!("scenario: {op}: expected {expected}, saw {seen}");
-            wrong.push((text, Mismatch { step: 0, op: op.to_owned(), expected, seen }));
+            wrong.push((
+                text,
+                Mismatch { step: 0, op: op.to_owned(), expected, seen, story: Vec::new() },
+            ));
         };
         if let Some(trouble) = &self.trouble {
             ended("all of it", "to be played".to_owned(), trouble.to_string());
@@ -195,6 +198,7 @@ impl Played {
                     op: format!("{}: {op}", report.recording),
                     expected: expected.clone(),
                     seen: format!("{seen} ({rule})"),
+                    story: Vec::new(),
                 };
                 wrong.push((text, mismatch));
             }
