@@ -139,7 +139,7 @@ fn is_printed(page: &Page, block: &Block) -> bool {
     let at = page.blocks.iter().position(|other| std::ptr::eq(other, block));
     let before = at.and_then(|at| at.checked_sub(1)).map(|at| &page.blocks[at]);
     let output = before.filter(|before| before.language == "sh" && before.section == block.section);
-    output.is_some_and(|before| before.calls().iter().all(|call| must_run(call)))
+    output.is_some_and(|before| before.calls().iter().all(must_run))
 }
 
 /// H21: a page with Rust on it is one that rustdoc compiles and runs, all of it.
@@ -325,13 +325,13 @@ fn the_primer_has_the_arcs() {
 #[test]
 fn what_is_held_by_a_snapshot_is_in_it() {
     let pages = pages();
+    let one_space = Regex::new(" +").expect("a good expression");
+    let plain = |line: &str| one_space.replace_all(line.trim(), " ").replace(" :", ":");
     let mut seen = 0;
     for (page, block) in blocks(&pages).filter(|(_, block)| block.language == "text") {
         let is_it = |it: &&(&str, &str, &str)| it.0 == page.path && block.text.contains(it.1);
         let held = HELD.iter().find(is_it).filter(|held| held.2.contains("/snapshots/"));
         let Some((_, _, file)) = held else { continue };
-        let one_space = Regex::new(" +").expect("a good expression");
-        let plain = |line: &str| one_space.replace_all(line.trim(), " ").replace(" :", ":");
         // The last section, which has the device with all flags, if there are any.
         let file_text = read(file);
         let all_flags = file_text.rsplit("\n# ").next().unwrap_or_default();
@@ -594,6 +594,57 @@ suite does.
 | id | whose | class | what was wrong | the fault that stands for it |
 |---|---|---|---|---|
 ";
+
+#[derive(Deserialize)]
+struct Deviations {
+    driver: String,
+    seen_with: String,
+    deviation: Vec<Deviation>,
+}
+
+#[derive(Deserialize)]
+struct Deviation {
+    id: String,
+    breaks: Vec<String>,
+    reason: String,
+    #[serde(default)]
+    traces: Vec<String>,
+    #[serde(default)]
+    ops: Vec<String>,
+}
+
+/// H24: each list of deviations has a chapter that is made from it.
+#[test]
+fn the_deviations_are_a_chapter() {
+    let folder = root().join("specs/deviations");
+    let files = fs::read_dir(folder).expect("the folder is there");
+    let names = files.map(|file| file.expect("a file").file_name().to_string_lossy().into_owned());
+    let stems: Vec<_> =
+        names.filter_map(|name| Some(name.strip_suffix(".toml")?.to_owned())).collect();
+    assert!(!stems.is_empty(), "there is a list");
+    for stem in stems {
+        let list = read(&format!("specs/deviations/{stem}.toml"));
+        let Deviations { driver, seen_with, deviation } = toml::from_str(&list).expect("a list");
+        let mut page = format!(
+            "<!-- SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause -->\n\
+             # What {driver} does differently\n\n\
+             Made from [{stem}.toml]({stem}.toml) by `conformance/tests/book.rs`: change that file and \
+             not this page.\n[Lists of deviations](README.md) says what the columns mean.\n\n\
+             Seen with: {seen_with}.\n\n\
+             | id | breaks | why | where |\n|---|---|---|---|\n"
+        );
+        for Deviation { id, breaks, reason, traces, ops } in deviation {
+            let broken = breaks.iter().map(|id| format!("[{id}](../coverage.md#{id})"));
+            let broken = broken.collect::<Vec<_>>().join(", ");
+            let at = traces.iter().chain(&ops).map(|it| format!("`{it}`"));
+            let (reason, at) =
+                (cell(&reason.replace('\n', " ")), at.collect::<Vec<_>>().join(", "));
+            writeln!(page, "| `{id}` | {broken} | {} | {at} |", reason.trim())
+                .expect("memory takes it");
+        }
+        is_committed(&format!("specs/deviations/{stem}.md"), &page);
+    }
+}
 
 /// H24: an id that a page cites is one of the lists'.
 #[test]

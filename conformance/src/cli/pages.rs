@@ -34,22 +34,24 @@ fn every_call_is_understood() {
 /// H22: so is every call that a sentence names, but that it may leave out what a command needs.
 #[test]
 fn every_call_named_is_understood() {
-    let mut seen = 0;
+    let mut whole = 0;
     for page in shown::pages() {
         let prose = page.text.split("```").step_by(2);
         let spans = prose.flat_map(|prose| prose.split('`').skip(1).step_by(2));
         for span in spans.filter(|span| span.starts_with("vfio-conform ") && !span.contains('…'))
         {
             let words = shlex::split(span).expect("its quotes close");
-            let Err(error) = Cli::try_parse_from(words) else { continue };
             let unfinished = [
                 ErrorKind::MissingRequiredArgument,
                 ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand,
                 ErrorKind::MissingSubcommand,
             ];
-            assert!(unfinished.contains(&error.kind()), "{}: {span}: {error}", page.path);
-            seen += 1;
+            match Cli::try_parse_from(words) {
+                Ok(_) => whole += 1,
+                Err(error) if unfinished.contains(&error.kind()) => {}
+                Err(error) => panic!("{}: {span}: {error}", page.path),
+            }
         }
     }
-    assert!(seen < 20 && shown::root().exists(), "most are whole: {seen}");
+    assert!(whole > 10, "sentences name {whole} calls");
 }
