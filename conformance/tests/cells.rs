@@ -94,7 +94,7 @@ fn traces(arguments: &Arguments) -> Vec<Trace> {
         let filter = arguments.filter.as_ref().filter(|_| arguments.exact);
         filter.is_none_or(|name| *name == trace.header.name)
     };
-    let of = |(suite, features)| {
+    let of = |(suite, features): (Suite, Features)| {
         let extra = extra().filter(|_| suite == Suite::Complete);
         let more = extra.map(|extra| {
             // The machines are minimal, as a test holds.
