@@ -48,7 +48,7 @@ fn every_bug_is_found_or_has_a_reason() {
     }
     // All but a few show on mlx5, too (conformance/tests/mlx5.rs has which do not, and why), and most
     // in what is learned; how many races find depends on the threads.
-    assert!(by["mlx5"] + 6 > planted.len(), "{by:?}");
+    assert!(by["mlx5"] + 10 > planted.len(), "{by:?}");
     assert!(by["learner"] > planted.len() / 2 && by["race"] > 5, "{by:?}");
     let survivors = json["bugs"]["survivors"].as_array().expect("a list");
     let mut known: BTreeSet<_> = planted.iter().flat_map(|row| names(&row["bugs"])).collect();

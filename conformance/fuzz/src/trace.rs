@@ -31,7 +31,7 @@ fn printed(traces: &[Trace]) -> Vec<Trace> {
     if super::PLANTED {
         // A printer that forgets how a write is cut.
         let writes = traces.iter_mut().flat_map(|trace| &mut trace.steps);
-        writes.filter(|step| step.chunk > Some(40)).for_each(|step| step.chunk = None);
+        writes.filter(|step| step.chunk > Some(7)).for_each(|step| step.chunk = None);
     }
     traces
 }

@@ -100,21 +100,28 @@ pub fn random(device: &mut dyn Dirty, seed: u64) -> Result<Option<Slip>, DirtyEr
     let steps = steps(seed);
     let Some((at, mut wrong)) = run(device, &steps)? else { return Ok(None) };
     let mut shortest = steps[..=at].to_vec();
-    // From the back: what comes later depends on what came before.
-    for index in (0..at).rev() {
-        let mut less = shortest.clone();
-        if index + 1 >= less.len() {
-            // It was cut off before that already.
-            continue;
-        }
-        less.remove(index);
-        if let Some((at, still)) = run(device, &less)? {
-            less.truncate(at + 1);
-            (shortest, wrong) = (less, still);
-        }
+    while let Some((shorter, still)) = shorter(device, &shortest)? {
+        (shortest, wrong) = (shorter, still);
     }
     let steps = shortest.iter().map(Step::to_string).collect();
     Ok(Some(Slip { seed, steps, wrong }))
+}
+
+/// The steps without one of them, up to where they go wrong all the same. From the back: what comes
+/// later depends on what came before.
+fn shorter(
+    device: &mut dyn Dirty,
+    steps: &[Step],
+) -> Result<Option<(Vec<Step>, String)>, DirtyError> {
+    for index in (0..steps.len()).rev() {
+        let mut less = steps.to_vec();
+        less.remove(index);
+        if let Some((at, wrong)) = run(device, &less)? {
+            less.truncate(at + 1);
+            return Ok(Some((less, wrong)));
+        }
+    }
+    Ok(None)
 }
 
 /// The index of the first step that is wrong, and what is.
