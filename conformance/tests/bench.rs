@@ -77,7 +77,8 @@ fn a_measurement_can_be_cut_short() {
     command.args(["bench", "stream"]).stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut running = command.spawn().unwrap();
     // It says what it measures once it heeds the signal.
-    let mut lines = std::io::BufRead::lines(std::io::BufReader::new(running.stderr.take().unwrap()));
+    let mut lines =
+        std::io::BufRead::lines(std::io::BufReader::new(running.stderr.take().unwrap()));
     assert!(lines.next().unwrap().unwrap().contains("measuring"));
     let sent = Command::new("kill").args(["-INT", &running.id().to_string()]).status().unwrap();
     assert!(sent.success());
