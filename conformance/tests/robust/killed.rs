@@ -11,7 +11,6 @@ use std::time::{Duration, SystemTime};
 use super::*;
 
 /// What the lab calls, all played by one script.
-#[cfg(feature = "lab")]
 pub(super) const LAB_TOOLS: [&str; 9] = [
     "apt-cache",
     "apt-get",
@@ -24,11 +23,9 @@ pub(super) const LAB_TOOLS: [&str; 9] = [
     "xz",
 ];
 
-#[cfg(feature = "lab")]
 pub(super) const LAB_SCRIPT: &str = include_str!("../data/lab_tool.sh");
 
 /// As much of a static program as the lab looks at.
-#[cfg(feature = "lab")]
 pub(super) fn replayer() -> Vec<u8> {
     let mut bytes = vec![0; 64 + 56];
     bytes[..16].copy_from_slice(b"\x7fELF\x02\x01\x01\0\0\0\0\0\0\0\0\0");
@@ -45,7 +42,6 @@ pub(super) fn replayer() -> Vec<u8> {
 }
 
 /// A lab whose programs are all played, so that it takes no time and can be stopped anywhere.
-#[cfg(feature = "lab")]
 pub(super) fn lab(played: &[&str]) -> Tool {
     let tool = Tool::new();
     played.iter().for_each(|name| tool.program(name, LAB_SCRIPT));
@@ -53,7 +49,6 @@ pub(super) fn lab(played: &[&str]) -> Tool {
     tool
 }
 
-#[cfg(feature = "lab")]
 pub(super) fn lab_command(tool: &Tool) -> Command {
     let (cache, replayer) = (tool.path("cache"), tool.path("replayer"));
     let mut command = tool.command(["lab", "--suite", "arcs", "--only"]);
@@ -63,7 +58,6 @@ pub(super) fn lab_command(tool: &Tool) -> Command {
 }
 
 /// The cache after a run that went well.
-#[cfg(feature = "lab")]
 #[track_caller]
 fn is_tidy(tool: &Tool) {
     assert_eq!(names(&tool.path("cache")), ["kernel-1-6.12.9-1", "lock"]);
@@ -75,7 +69,6 @@ fn is_tidy(tool: &Tool) {
 /// H50, H51: The lab is killed at every program that it calls, and that program and its children
 /// are gone, a machine included; the next lab works and clears up.
 #[test]
-#[cfg(feature = "lab")]
 fn a_lab_killed_at_every_call_leaves_nothing() {
     let mut calls = Vec::new();
     for stop_at in 1..100 {
@@ -106,7 +99,6 @@ fn a_lab_killed_at_every_call_leaves_nothing() {
 
 /// H50, H51: The same at moments that nobody has chosen.
 #[test]
-#[cfg(feature = "lab")]
 fn a_lab_killed_at_any_time_leaves_nothing() {
     let tool = lab(&LAB_TOOLS);
     for delay in (0..400).step_by(16) {
@@ -120,7 +112,6 @@ fn a_lab_killed_at_any_time_leaves_nothing() {
 }
 
 /// Whether a process has ended, though nobody has waited for it.
-#[cfg(feature = "lab")]
 fn is_over(child: &Child) -> bool {
     let stat = fs::read_to_string(format!("/proc/{}/stat", child.id())).unwrap_or_default();
     stat.rsplit_once(") ").is_none_or(|(_, rest)| rest.starts_with('Z'))
@@ -156,7 +147,6 @@ fn a_watched_vmm_ends_with_the_tool() {
 
 /// H50: A checker that is measured ends with the tool, one of others included.
 #[test]
-#[cfg(feature = "check")]
 fn a_measured_checker_ends_with_the_tool() {
     // A Spin whose verifier hangs, with a child that hangs too.
     let tool = Tool::new();

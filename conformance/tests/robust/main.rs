@@ -5,7 +5,6 @@
 
 mod fed;
 mod killed;
-#[cfg(feature = "lab")]
 mod mirror;
 mod starved;
 

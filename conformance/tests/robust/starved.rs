@@ -74,7 +74,6 @@ fn a_directory_that_cannot_be_written_to_is_2_and_named() {
     complains_of(&watch.env("TMPDIR", "/proc").output().unwrap(), &["/proc"]);
 }
 
-#[cfg(feature = "lab")]
 mod lab {
     use super::super::killed::{LAB_TOOLS, lab, lab_command};
     use super::*;

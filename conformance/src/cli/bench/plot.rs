@@ -1,8 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! How cost grows, drawn: a file each, both axes by powers, legible in light and dark.
+//! How cost grows, drawn: a file each, on white, by powers.
 
+use std::ops::Range;
 use std::path::Path;
 
+use plotters::coord::ranged1d::{AsRangedCoord, ValueFormatter};
 use plotters::prelude::*;
 use vfio_conform::system::write_whole;
 
@@ -33,46 +35,50 @@ fn svg(curve: &Curve) -> Result<Option<String>> {
     let least = points().copied().reduce(|(x, y), (a, b)| (x.min(a), y.min(b)));
     let most = points().copied().reduce(|(x, y), (a, b)| (x.max(a), y.max(b)));
     let (Some(least), Some(most)) = (least, most) else { return Ok(None) };
+    let y = least.1 * 0.7..most.1 * 1.4;
     let mut text = String::new();
-    {
-        let area = SVGBackend::with_string(&mut text, SIZE).into_drawing_area();
-        area.fill(&WHITE)?;
-        let x = (least.0 * 0.9..most.0 * 1.1).log_scale();
-        let y = (least.1 * 0.7..most.1 * 1.4).log_scale();
-        let mut chart = ChartBuilder::on(&area)
-            .caption(curve.title, ("sans-serif", 20))
-            .margin(16)
-            .x_label_area_size(44)
-            .y_label_area_size(90)
-            .build_cartesian_2d(x, y)?;
-        let short = |value: &f64| short(*value);
-        chart
-            .configure_mesh()
-            .x_desc(curve.x)
-            .y_desc(curve.y)
-            .x_label_formatter(&short)
-            .y_label_formatter(&short)
-            .draw()?;
-        for (line, colour) in curve.lines.iter().zip(COLOURS.iter().cycle()) {
-            let colour = *colour;
-            chart
-                .draw_series(LineSeries::new(line.points.clone(), colour.stroke_width(2)))?
-                .label(line.name.as_str())
-                .legend(move |(x, y)| {
-                    PathElement::new([(x, y), (x + 20, y)], colour.stroke_width(2))
-                });
-            let dots = line.points.iter().map(|point| Circle::new(*point, 4, colour.filled()));
-            chart.draw_series(dots)?;
-        }
-        chart
-            .configure_series_labels()
-            .position(SeriesLabelPosition::UpperLeft)
-            .background_style(WHITE)
-            .border_style(BLACK)
-            .draw()?;
-        area.present()?;
+    // Within a power of ten an axis of powers would have one label, or none.
+    if most.0 / least.0 < 10.0 {
+        plot(&mut text, curve, least.0 - 0.5..most.0 + 0.5, y)?;
+    } else {
+        plot(&mut text, curve, (least.0 * 0.9..most.0 * 1.1).log_scale(), y)?;
     }
     Ok(Some(text))
+}
+
+fn plot<X>(text: &mut String, curve: &Curve, x: X, y: Range<f64>) -> Result<()>
+where
+    X: AsRangedCoord<Value = f64>,
+    X::CoordDescType: ValueFormatter<f64>,
+{
+    let area = SVGBackend::with_string(text, SIZE).into_drawing_area();
+    area.fill(&WHITE)?;
+    let mut chart = ChartBuilder::on(&area)
+        .caption(curve.title, ("sans-serif", 20))
+        .margin(16)
+        .x_label_area_size(44)
+        .y_label_area_size(90)
+        .build_cartesian_2d(x, y.log_scale())?;
+    let short = |value: &f64| short(*value);
+    let mut mesh = chart.configure_mesh();
+    mesh.x_desc(curve.x).y_desc(curve.y).x_label_formatter(&short).y_label_formatter(&short);
+    mesh.draw()?;
+    for (index, (line, colour)) in curve.lines.iter().zip(COLOURS).enumerate() {
+        // The later ones are thinner, so that one on top of another shows.
+        let width = 2 * (curve.lines.len() - index) as u32;
+        let style = colour.stroke_width(width);
+        chart
+            .draw_series(LineSeries::new(line.points.clone(), style))?
+            .label(line.name.as_str())
+            .legend(move |(x, y)| PathElement::new([(x, y), (x + 20, y)], style));
+        let dots = line.points.iter().map(|point| Circle::new(*point, 2 + width, colour.filled()));
+        chart.draw_series(dots)?;
+    }
+    let mut labels = chart.configure_series_labels();
+    labels.position(SeriesLabelPosition::UpperLeft).background_style(WHITE).border_style(BLACK);
+    labels.draw()?;
+    area.present()?;
+    Ok(())
 }
 
 /// With the letter of its thousands.
