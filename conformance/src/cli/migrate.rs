@@ -74,11 +74,8 @@ pub(crate) fn run(arguments: &Arguments, output: &mut Output) -> Result {
         }
         TargetName::Kernel(devices) => return on_kernel(arguments, devices, output),
         TargetName::VfioUser(_) => {
-            return Err(
-                "`migrate` works with data_fds, which vfio-user has not; `replay` has the \
-                        round trips between two servers"
-                    .into(),
-            );
+            let why = "`migrate` works with data_fds, which vfio-user has not; `replay` has the";
+            return Err(format!("{why} round trips between two servers").into());
         }
     };
     match arguments.seed {

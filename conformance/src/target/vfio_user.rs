@@ -258,9 +258,12 @@ impl VfioUserTarget {
     fn read<'b>(&mut self, fd: Fd, buf: &'b mut [u8]) -> Result<Reply<&'b [u8]>, Errno> {
         self.reach(fd)?;
         let state = self.known()?;
-        let asked = buf.len();
-        let len = match self.ask(|client| client.read(buf).map(<[u8]>::len)) {
-            Ok(len) => len,
+        let read = |client: &mut Client| {
+            let asked = buf.len().min(client.most_data() as usize);
+            client.read(&mut buf[..asked]).map(|bytes| (asked, bytes.len()))
+        };
+        let (asked, len) = match self.ask(read) {
+            Ok(read) => read,
             Err(errno) => return Err(self.refusal(fd, Direction::Saving, errno)),
         };
         if self.sessions.ended && len > 0 {

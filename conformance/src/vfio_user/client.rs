@@ -225,6 +225,10 @@ impl Client {
             return Err(ClientError::OtherVersion(said.numbers));
         }
         self.most_data = said.most_data();
+        if self.most_data == 0 {
+            let problem = Malformed::Capabilities("max_data_xfer_size is 0".to_owned());
+            return Err(malformed(problem));
+        }
         Ok(())
     }
 

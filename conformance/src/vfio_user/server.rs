@@ -8,9 +8,9 @@ use vfio_fsm_core::{Errno, Fd, Features, Op, Reply};
 
 use super::framed::{Broken, Framed};
 use super::protocol::{
-    Capabilities, Command, DeviceInfo, FeatureHead, Header, MAJOR, MINOR, MOST_DATA, MigData,
-    MigState, MigrationFlags, RegionAccess, RegionInfo, Version, VersionNumbers, feature, flag,
-    info, message,
+    Capabilities, Command, DeviceInfo, FeatureHead, Header, MAJOR, MINOR, MOST_DATA, Malformed,
+    MigData, MigState, MigrationFlags, RegionAccess, RegionInfo, Version, VersionNumbers, feature,
+    flag, info, message,
 };
 use crate::replay::{Target, TargetError};
 
@@ -28,9 +28,12 @@ const NO_SESSION: Errno = Errno::EINVAL;
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ServeError {
-    /// The client hung up in the middle of a message, or sent something that is none.
+    /// The client hung up in the middle of a message.
+    #[error("the client hung up in the middle of a message")]
+    Cut,
+    /// The client sent something that is no message.
     #[error("the client sent what is no message: {0}")]
-    Malformed(String),
+    Malformed(#[from] Malformed),
     /// The socket failed.
     #[error("the socket failed: {0}")]
     Io(#[from] io::Error),
@@ -86,12 +89,10 @@ impl<'t> Server<'t> {
                 Ok(received) => received,
                 Err(Broken::Gone { within: false }) => return Ok(()),
                 Err(Broken::Gone { within: true } | Broken::Silent) => {
-                    return Err(ServeError::Malformed("it ends in the middle".to_owned()));
+                    return Err(ServeError::Cut);
                 }
                 Err(Broken::Io(error)) => return Err(error.into()),
-                Err(Broken::Malformed(problem)) => {
-                    return Err(ServeError::Malformed(problem.to_string()));
-                }
+                Err(Broken::Malformed(problem)) => return Err(problem.into()),
             };
             if header.is_reply() {
                 continue;

@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! Clients that send what is no message: the server refuses or hangs up, and serves the next one.
-#![cfg(target_endian = "little")]
 
 use std::io::{Read, Write};
 use std::net::Shutdown;

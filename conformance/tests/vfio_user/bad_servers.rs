@@ -1,16 +1,19 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! Servers that lie, stop in the middle, or die: the client says which, and does not hang.
-#![cfg(target_endian = "little")]
 
 use std::io::Write;
 use std::os::unix::net::UnixStream;
 use std::thread;
 use std::time::Duration;
 
-use vfio_conform::vfio_user::ClientError;
+use vfio_conform::replay::Target;
+use vfio_conform::target::VfioUserTarget;
 use vfio_conform::vfio_user::protocol::{LONGEST_MESSAGE, Malformed};
+use vfio_conform::vfio_user::{Client, ClientError};
+use vfio_fsm_core::{Errno, Fd, Features, Op, Reply, State};
 
 use crate::golden::{EXCHANGES, bytes, drive, request};
+use crate::{impostor, socket};
 
 /// A server that answers nothing is waited for so long. It never does, so no time is too short.
 const NOT_LONG: Duration = Duration::from_millis(20);
@@ -171,6 +174,94 @@ fn a_wrong_payload_is_not_believed() {
 
 fn replies_at(at: usize) -> Vec<u8> {
     bytes(EXCHANGES[at].2)
+}
+
+/// U2: A server that takes less in one message gets less, and is asked for less.
+#[test]
+fn the_most_data_is_the_lesser_of_two() {
+    let (ours, mut theirs) = UnixStream::pair().expect("sockets");
+    let server = thread::spawn(move || {
+        let json = b"{\"capabilities\":{\"max_data_xfer_size\":16}}\0";
+        let head = bytes("0100 0100 3f000000 01000000 00000000 0000 0000");
+        request(&mut theirs).expect("a version");
+        theirs.write_all(&[&head, json.as_slice()].concat()).expect("it is taken");
+        request(&mut theirs).expect("a GET_INFO");
+        theirs.write_all(&replies_at(1)).expect("it is taken");
+        let read = request(&mut theirs).expect("a read");
+        let full = [bytes("0300 1100 28000000 01000000 00000000 18000000 10000000"), vec![9; 16]];
+        theirs.write_all(&full.concat()).expect("it is taken");
+        let write = request(&mut theirs).expect("a write");
+        theirs.write_all(&bytes("0400 1200 10000000 01000000 00000000")).expect("it is taken");
+        [read, write].map(|message| message[16..].to_vec())
+    });
+    let mut client = Client::on(ours, crate::PATIENCE).expect("they agree");
+    assert_eq!(client.most_data(), 16);
+    assert_eq!(client.read(&mut [0; 64]).expect("bytes"), [9; 16]);
+    assert_eq!(client.write(&[7; 64]).expect("it is taken"), 16);
+    let [read, write] = server.join().expect("it was asked well");
+    assert_eq!(read, bytes("18000000 10000000"));
+    assert_eq!(write, [bytes("18000000 10000000"), vec![7; 16]].concat());
+}
+
+/// U7: A message that is full is not the end of a stream, one that is not is; what comes behind that
+/// in STOP_COPY fails a trace, whatever else the device says.
+#[test]
+fn bytes_behind_the_end_are_an_anomaly() {
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let path = socket(&directory);
+    let server = impostor(&path, |mut stream| {
+        let json = b"{\"capabilities\":{\"max_data_xfer_size\":16}}\0";
+        let version = bytes("0100 0100 3f000000 01000000 00000000 0000 0000");
+        let read = |id: u8, len: u8| {
+            let head = [id, 0, 17, 0, 24 + len, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0];
+            [&head[..], &[8 + len, 0, 0, 0, len, 0, 0, 0], &vec![9; len.into()]].concat()
+        };
+        let replies = [[version, json.to_vec()].concat()].into_iter();
+        let replies = replies.chain((1..6).map(replies_at));
+        for reply in replies.chain([read(7, 16), read(8, 8), read(9, 4)]) {
+            request(&mut stream).expect("a request");
+            stream.write_all(&reply).expect("it is taken");
+        }
+    });
+    let mut target = VfioUserTarget::open(&path, None).expect("a device");
+    target.fresh(Features::PRE_COPY).expect("a fresh device");
+    assert_eq!(target.apply(Op::set(State::StopCopy), &mut []), Reply::Fd(Some(Fd(1))));
+    for (len, right) in [(16, true), (8, true), (4, false)] {
+        let mut buf = [0; 64];
+        let reply = target.apply(Op::Read { fd: Fd(1), len: 64 }, &mut buf);
+        assert_eq!(reply, Reply::Bytes(vec![9; len].as_slice()));
+        assert_eq!(target.take_anomaly().is_none(), right, "{len} bytes");
+    }
+    assert!(server.join().is_ok());
+}
+
+/// U7: Whatever errno a server has for it, a refusal is that of a dead session, or of the wrong
+/// direction.
+#[test]
+fn a_refusal_has_the_word_that_suites_have() {
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let path = socket(&directory);
+    let server = impostor(&path, |mut stream| {
+        let said = [
+            "0700 1200 10000000 21000000 16000000",
+            "0800 0d00 10000000 01000000 00000000",
+            "0900 1100 10000000 21000000 16000000",
+        ];
+        for reply in (0..6).map(replies_at).chain(said.map(bytes)) {
+            request(&mut stream).expect("a request");
+            stream.write_all(&reply).expect("it is taken");
+        }
+    });
+    let mut target = VfioUserTarget::open(&path, None).expect("a device");
+    target.fresh(Features::PRE_COPY).expect("a fresh device");
+    let fd = Fd(1);
+    assert_eq!(target.apply(Op::set(State::StopCopy), &mut []), Reply::Fd(Some(fd)));
+    let write = Op::Write { fd, bytes: &[1] };
+    assert_eq!(target.apply(write, &mut []), Reply::Errno(Errno::EBADF));
+    assert_eq!(target.apply(Op::Reset, &mut []), Reply::Ok);
+    let read = Op::Read { fd, len: 8 };
+    assert_eq!(target.apply(read, &mut [0; 8]), Reply::Errno(Errno::ENODEV));
+    assert!(server.join().is_ok());
 }
 
 /// U3: A reply to a read may be longer than its data, as libvfio-user's is: what is behind is nothing.

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! Migration over a vfio-user socket: the bytes, both sides of them, and the suites through them.
+#![cfg(target_endian = "little")]
 #![expect(clippy::expect_used, reason = "helpers of tests fail as tests do")]
 
 mod bad_clients;

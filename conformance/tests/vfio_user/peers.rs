@@ -12,7 +12,7 @@ use std::thread;
 
 use vfio_conform::target::{VfioUserError, VfioUserTarget};
 use vfio_conform::vfio_user::{Client, ClientError};
-use vfio_fsm_core::{Errno, Features};
+use vfio_fsm_core::Features;
 use vfio_user::{DmaMapFlags, DmaUnmapFlags, ServerBackend};
 
 use crate::{PATIENCE, Served};
@@ -73,7 +73,7 @@ impl ServerBackend for Counting {
 }
 
 /// U5: Our client agrees with the server of the crate vfio_user on a version, reads its device info,
-/// resets its device and is refused what that has not; and a target that has no migration is said to have none.
+/// resets its device; and a target that has no migration is said to have none.
 #[test]
 fn our_client_works_with_another_server() {
     let resets = Arc::new(AtomicU32::new(0));
@@ -91,9 +91,6 @@ fn our_client_works_with_another_server() {
     });
     let mut client = Client::connect(&path, PATIENCE).expect("they agree");
     client.reset().expect("it can be reset");
-    let refused = client.region_write(0, 0, 1).expect_err("it has no region");
-    let why = matches!(refused, ClientError::Refused { errno: Some(Errno::EINVAL), .. });
-    assert!(why, "{refused}");
     drop(client);
     let error = VfioUserTarget::open(&path, None).expect_err("it has no migration");
     assert!(matches!(error, VfioUserError::NoMigration { .. }), "{error}");
