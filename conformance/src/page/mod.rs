@@ -245,11 +245,8 @@ impl<'a> Page<'a> {
     fn failures(&self) -> Markup {
         let failing = self.latest.replays.iter().filter(|(_, report)| report.counts.fail > 0);
         let failing: Vec<_> = failing.collect();
-        let migrations = self
-            .latest
-            .migrations
-            .iter()
-            .filter(|(_, matrix)| matrix.failures().next().is_some());
+        let migrations =
+            self.latest.migrations.iter().filter(|(_, matrix)| matrix.failures().next().is_some());
         let migrations: Vec<_> = migrations.collect();
         let races = self.latest.races.filter(|(_, races)| !races.failures.is_empty());
         html! {
