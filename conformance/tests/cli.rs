@@ -1048,7 +1048,10 @@ fn what_is_no_result_is_said() {
     let inside = cut.join("inside");
     run(["check", "--results", text(&inside)])
         .complains_of(&["results cannot be kept", "cut.json"]);
-    run(["replay", "--suite", "streams", "--html=/no/such/place/page.html"]).ends_with(2);
+    let events = ["replay", "--events", "--suite", "streams", "--results", text(at.path())];
+    assert!(run(events).ends_with(2).err.contains("leave --results away"));
+    let page = format!("--html={}", text(&inside));
+    run(["replay", "--suite", "streams", &page]).ends_with(2);
 }
 
 /// H3: of a run that is killed nothing is taken for a result, and the next run is as good as ever.
