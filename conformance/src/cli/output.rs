@@ -5,7 +5,6 @@
 use std::error::Error;
 use std::fmt::{Display, Write as _};
 use std::io::{self, IsTerminal, Write};
-use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use clap::builder::styling::{AnsiColor, Style};
@@ -95,7 +94,7 @@ impl Output {
 
     /// The end: a quiet program says what it held back if it is not good; JSON is written, results
     /// are kept.
-    pub(crate) fn end(&mut self, verdict: Verdict) -> Result<Option<PathBuf>> {
+    pub(crate) fn end(&mut self, verdict: Verdict) -> Result<()> {
         self.head.verdict = verdict;
         if self.loudness == Loudness::Quiet && verdict != Verdict::Good {
             let held = std::mem::take(&mut self.held);
@@ -107,8 +106,13 @@ impl Output {
             unless_gone(writeln!(io::stdout(), "{text}"))?;
         }
         unless_gone(io::stdout().flush())?;
-        let keeper = self.keeper.take().filter(|_| !self.found.is_empty());
-        Ok(keeper.map(|keeper| keeper.keep(&self.head, &self.found)).transpose()?)
+        let Some(keeper) = self.keeper.take() else { return Ok(()) };
+        if self.found.is_empty() {
+            // Such as `replay --events`, whose lines are somebody else's to keep.
+            return Err("nothing was found here that can be kept: leave --results away".into());
+        }
+        keeper.keep(&self.head, &self.found)?;
+        Ok(())
     }
 
     /// All that was found, as a result that was not kept.

@@ -262,7 +262,12 @@ pub(crate) fn run(arguments: &Arguments, output: &mut Output) -> Result {
         let outcome = replayer.replay(&trace, options);
         let (ops, verdict) = (outcome.ops, &outcome.verdict);
         events.tell(&Event::Verdict { index, trace: name, ops, verdict })?;
-        report.record_trace(&trace, outcome);
+        // With events, somebody else makes the report, and knows the traces as well.
+        if arguments.events {
+            report.record(name, outcome);
+        } else {
+            report.record_trace(&trace, outcome);
+        }
         Ok(())
     })?;
     if seen != planned {

@@ -10,7 +10,7 @@ use vfio_fsm_core::{Arc, Direction, Dot, Features, Mermaid, SessionEffect, State
 use super::svg;
 use crate::coverage::{Came, Coverage, Tally};
 
-const WIDTH: i32 = 1000;
+const WIDTH: i32 = 1070;
 const HEIGHT: i32 = 452;
 const NODE: (i32, i32) = (146, 58);
 /// From the line of one direction to that of the other, halved.
@@ -20,14 +20,14 @@ const LANE: i32 = 12;
 /// migration goes from left to right at the source: along the upper row, with PRE_COPY.
 const fn place(state: State) -> (i32, i32) {
     match state {
-        State::PreCopy => (80, 60),
-        State::PreCopyP2p => (360, 60),
-        State::StopCopy => (640, 60),
-        State::Running => (80, 226),
-        State::RunningP2p => (360, 226),
-        State::Stop => (640, 226),
-        State::Resuming => (920, 226),
-        State::Error => (80, 392),
+        State::PreCopy => (150, 60),
+        State::PreCopyP2p => (427, 60),
+        State::StopCopy => (704, 60),
+        State::Running => (150, 226),
+        State::RunningP2p => (427, 226),
+        State::Stop => (704, 226),
+        State::Resuming => (981, 226),
+        State::Error => (150, 392),
     }
 }
 
@@ -152,17 +152,17 @@ impl<'a> Machine<'a> {
         html! {
             g.legend {
                 @for (index, came) in (0..).zip(shown) {
-                    @let (x, y) = (290 + index % 2 * 350, 358 + index / 2 * 30);
+                    @let (x, y) = (354 + index % 2 * 356, 358 + index / 2 * 30);
                     g class=(format!("arc {}", class_of(*came))) {
                         line x1=(x) y1=(y) x2=(x + 52) y2=(y) {}
                         text x=(x + 64) y=(y + 4) text-anchor="start" { (meaning(*came)) }
                     }
                 }
                 @let y = if shown.is_empty() { 372 } else { 420 };
-                text.small x="290" y=(y) text-anchor="start" {
+                text.small x="354" y=(y) text-anchor="start" {
                     "Thick box: the state has a session and a data_fd. Any arc may fail into ERROR; "
                 }
-                text.small x="290" y=(y + 16) text-anchor="start" {
+                text.small x="354" y=(y + 16) text-anchor="start" {
                     "a reset leads to RUNNING from everywhere."
                     @if !shown.is_empty() { " n and m are traces." }
                 }

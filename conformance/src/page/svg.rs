@@ -8,7 +8,9 @@ pub(super) const STYLE: &str = include_str!("diagram.css");
 
 /// A picture with its own style, as a file.
 pub(super) fn alone(picture: &Markup) -> String {
-    let picture = picture.0.as_str();
+    // XML knows no control characters, not even escaped.
+    let is_odd = |c: char| c.is_control() && c != '\n' && c != '\t';
+    let picture: String = picture.0.chars().map(|c| if is_odd(c) { '·' } else { c }).collect();
     // The style goes behind the opening tag; nothing but the picture's own tags has been written
     // there without being escaped.
     match picture.split_once('>') {
@@ -17,12 +19,11 @@ pub(super) fn alone(picture: &Markup) -> String {
                 "<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n{open}><style>{STYLE}</style>{rest}\n"
             )
         }
-        None => picture.to_owned(),
+        None => picture,
     }
 }
 
-/// As much of a text as there is room for, with what is no character of a picture shown as one
-/// that is: XML knows no control characters.
+/// As much of a text as there is room for, in one line.
 pub(super) fn fit(text: &str, room: usize) -> String {
     let mut shown: String =
         text.chars().map(|c| if c.is_control() { '·' } else { c }).take(room + 1).collect();

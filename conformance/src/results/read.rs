@@ -240,6 +240,9 @@ pub enum Why {
     /// It cannot be read.
     #[error("cannot be read: {0}")]
     Io(#[from] io::Error),
+    /// It is a directory, a pipe or the like.
+    #[error("not a file")]
+    NoFile,
     /// It is left over from a run that was killed, or the run goes on.
     #[error("its run has not ended: it was killed, or goes on; remove the file if it was killed")]
     Partial,
@@ -359,7 +362,11 @@ impl Directory {
 }
 
 fn read(path: &Path) -> Result<Map<String, Value>, Why> {
-    let size = fs::metadata(path)?.len();
+    let about = fs::metadata(path)?;
+    if !about.is_file() {
+        return Err(Why::NoFile);
+    }
+    let size = about.len();
     if size > LARGEST {
         return Err(Why::TooLarge(size));
     }
