@@ -273,7 +273,8 @@ fn findings_name_what_exists() {
         let commands: Vec<_> =
             text.lines().filter_map(|line| line.split_once(" --only ")).collect();
         // These have no names of their own: all their cases are run.
-        let lab = ["migrate", "watch", "lifetime"].map(|task| format!("vfio-conform --json lab --{task}"));
+        let lab = ["migrate", "watch", "lifetime"]
+            .map(|task| format!("vfio-conform --json lab --{task}"));
         let unnamed = [&lab[..], &["--example verify_driver -- ".to_owned()]].concat();
         let unnamed = unnamed.iter().any(|command| text.contains(command.as_str()));
         assert!(unnamed || !commands.is_empty(), "{path} says how to see it");
