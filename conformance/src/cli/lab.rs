@@ -253,7 +253,7 @@ impl Judged {
         outcome: &lab::Outcome,
         took: Duration,
     ) -> Result<Vec<Seen>> {
-        let crashes = Deviations::named(DRIVER)?.of_traces();
+        let crashes = Deviations::named(DRIVER)?;
         let kernel = &outcome.kernel;
         let mut judge = |name, about: String, known: Option<Deviations>| {
             let mut report = Report::new(about);
