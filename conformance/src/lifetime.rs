@@ -389,3 +389,50 @@ impl Left {
         life.comes_back(&self.after)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn life(dir: &Path) -> Life {
+        Life { name: String::new(), dir: dir.to_owned(), outcome: Outcome::default() }
+    }
+
+    /// G10, G11: whoever removes a device and fails, or never returns, is a slip.
+    #[test]
+    fn a_removal_that_fails_or_hangs_is_a_slip() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let mut life = life(folder.path());
+        fs::write(folder.path().join("remove"), "").expect("writes");
+        let removal = life.remove();
+        assert!(life.is_over(&removal, "remove") && life.outcome.slips.is_empty());
+        assert_eq!(fs::read_to_string(folder.path().join("remove")).expect("reads"), "1");
+
+        let refused = life.write(folder.path().join("none/unbind"), "x".to_owned());
+        assert!(life.is_over(&refused, "unbind"), "it has returned");
+        assert!(life.outcome.slips[0].seen.contains("none/unbind"), "{:?}", life.outcome.slips);
+
+        let (_, hanging) = mpsc::channel();
+        assert!(!life.is_over(&hanging, "remove"));
+        assert_eq!(life.outcome.slips[1].call, "remove");
+    }
+
+    /// G10: only what can be created again is removed.
+    #[test]
+    fn what_cannot_come_back_is_left_alone() {
+        let folder = tempfile::tempdir().expect("a folder");
+        assert!(!life(folder.path()).is_mediated());
+        fs::create_dir(folder.path().join("mdev_type")).expect("creates");
+        fs::write(folder.path().join("mdev_type/create"), "").expect("writes");
+        assert!(!life(folder.path()).is_mediated(), "it cannot be removed");
+        fs::write(folder.path().join("remove"), "").expect("writes");
+        assert!(life(folder.path()).is_mediated());
+    }
+
+    /// G11: nothing is missed where a kernel goes down.
+    #[test]
+    fn what_is_dangerous_comes_last() {
+        let first = CASES.iter().position(|case| case.dangerous).expect("one is");
+        assert!(CASES[first..].iter().all(|case| case.dangerous));
+    }
+}

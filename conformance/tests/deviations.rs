@@ -140,3 +140,26 @@ fn calls_have_entries_of_their_own() {
     let error = Deviations::parse("test", &text.replace("*, saw 0", "[")).expect_err("no glob");
     assert!(error.to_string().contains("["), "{error}");
 }
+
+/// An entry about findings takes those in its scenarios, and neither calls nor replies.
+#[test]
+fn findings_have_entries_of_their_own() {
+    let found = "found = [\"VMM stale-fd: *\"]\ntraces = [\"watch/reset-*\"]";
+    let text = LIST.replace("traces = [\"*\"]", found);
+    assert_ne!(text, LIST);
+    let parse = || Deviations::parse("test", &text).expect("a good list");
+    assert_eq!(parse().of_traces().list.len(), 0);
+    assert_eq!(parse().of_calls("watch/").list.len(), 0);
+    assert_eq!(parse().of_findings("learn/").list.len(), 0);
+    let list = parse().of_findings("watch/");
+    let text = "VMM stale-fd: read fd#1 96: expected no use, saw ENODEV";
+    assert_eq!(list.find_finding("watch/plain", text), None);
+    assert_eq!(list.find_finding("watch/reset-x", "device device-set: SET STOP"), None);
+    assert_eq!(list.find_finding("watch/reset-x", text), Some("ends-for-good"));
+    let both = list.and(Deviations::parse("other", &text_of_another()).expect("a good list"));
+    assert_eq!(both.unused().count(), 1, "the other list's");
+}
+
+fn text_of_another() -> String {
+    LIST.replace("ends-for-good", "another")
+}

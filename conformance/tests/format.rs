@@ -273,8 +273,10 @@ fn findings_name_what_exists() {
         let commands: Vec<_> =
             text.lines().filter_map(|line| line.split_once(" --only ")).collect();
         // These have no names of their own: all their cases are run.
-        let unnamed = ["vfio-conform --json lab --migrate", "--example verify_driver -- "];
-        let unnamed = unnamed.iter().any(|command| text.contains(command));
+        let lab = ["migrate", "watch", "lifetime"]
+            .map(|task| format!("vfio-conform --json lab --{task}"));
+        let unnamed = [&lab[..], &["--example verify_driver -- ".to_owned()]].concat();
+        let unnamed = unnamed.iter().any(|command| text.contains(command.as_str()));
         assert!(unnamed || !commands.is_empty(), "{path} says how to see it");
         for (_, name) in commands {
             assert!(names.contains(name.trim_matches('\'')), "{path}: no trace is named {name}");

@@ -13,6 +13,7 @@ use std::time::Duration;
 use clap::Args;
 use indicatif::ProgressBar;
 use serde::{Deserialize, Serialize};
+use vfio_conform::complete::{Complete, Size};
 use vfio_conform::deviation::{DeviationError, Deviations};
 use vfio_conform::lab::{self, Ended, Event, Incident, Part, Task};
 use vfio_conform::lifetime;
@@ -21,7 +22,9 @@ use vfio_conform::qemu::SCENARIOS;
 use vfio_conform::replay::{Mismatch, Outcome, Verdict};
 use vfio_conform::report::Report;
 use vfio_conform::system;
+use vfio_conform::suite::{Kind, Specification, Suite};
 use vfio_conform::trace::{self, Trace};
+use vfio_fsm_core::Features;
 use vfio_fsm_kernel::abuse::CASES;
 
 use super::learn::{Found, MACHINES};
@@ -65,6 +68,12 @@ pub(crate) struct Arguments {
     /// Write what QEMU did to this file, for `observe`.
     #[arg(long, value_name = "FILE")]
     recordings: Option<PathBuf>,
+    /// Also the complete suites for so many states more than the specification has, up to this.
+    #[arg(long, value_name = "K", default_value_t = 0, conflicts_with = "task")]
+    extra: usize,
+    /// Do not begin if these take more inputs than this.
+    #[arg(long, value_name = "INPUTS", default_value_t = 100_000)]
+    budget: u64,
     /// How often threads race at the device.
     #[arg(long, value_name = "N", default_value_t = 1000, value_parser = clap::value_parser!(u32).range(1..))]
     races: u32,
@@ -84,6 +93,30 @@ impl Arguments {
     const fn replays(&self) -> bool {
         let Self { migrate, race, abuse, learn, lifetime, watch, .. } = *self;
         !(migrate || race || abuse || learn || lifetime || watch)
+    }
+}
+
+impl Arguments {
+    /// What is replayed; of the suites that are not everybody's, the cost is said first.
+    fn traces(&self, output: &Output) -> Result<Vec<Trace>> {
+        let mut traces: Vec<_> =
+            self.selection.suites().into_iter().flat_map(Suite::generate_all).collect();
+        for extra in 1..=self.extra {
+            for kind in [Kind::Control, Kind::Stream] {
+                // An arc of a driver cannot be made to fail.
+                let specification = Specification::new(kind, Features::ALL, true, false);
+                let Size { tests, inputs } = Complete::new(&specification.machine, extra)?.size();
+                output.line(format_args!(
+                    "{kind}, {extra} states more: {tests} tests, {inputs} inputs, each twice"
+                ))?;
+                if inputs > self.budget {
+                    let budget = self.budget;
+                    return Err(format!("{inputs} inputs are more than --budget {budget}").into());
+                }
+                traces.extend(specification.traces(extra, false)?);
+            }
+        }
+        self.selection.filter(traces)
     }
 }
 
@@ -146,7 +179,7 @@ fn indent(text: &str) -> String {
 }
 
 pub(crate) fn run(arguments: &Arguments, output: &mut Output) -> Result {
-    let traces = if arguments.replays() { arguments.selection.generate()? } else { Vec::new() };
+    let traces = if arguments.replays() { arguments.traces(output)? } else { Vec::new() };
     let options = options(arguments)?;
     let cancel = Arc::new(AtomicBool::new(false));
     let asked = Arc::clone(&cancel);
@@ -220,7 +253,7 @@ impl Judged {
         outcome: &lab::Outcome,
         took: Duration,
     ) -> Result<Vec<Seen>> {
-        let crashes = Deviations::named(DRIVER)?.of_traces();
+        let crashes = Deviations::named(DRIVER)?;
         let kernel = &outcome.kernel;
         let mut judge = |name, about: String, known: Option<Deviations>| {
             let mut report = Report::new(about);

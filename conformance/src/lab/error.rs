@@ -153,6 +153,18 @@ pub enum Error {
         file: String,
     },
 
+    /// A part of the VMM is in none of its packages.
+    #[error(
+        "neither {package} nor what it depends on holds {file}: this QEMU is laid out in a way the \
+         lab does not know; please report it, and name the tasks to run without `--watch`"
+    )]
+    NotInVmm {
+        /// The package.
+        package: String,
+        /// What was looked for.
+        file: String,
+    },
+
     /// The sample driver did not build.
     #[error(
         "the mtty module does not build against {release} with {compiler}; the lab knows kernels \

@@ -126,8 +126,7 @@ fn entry(cache: &Cache, cancel: &AtomicBool) -> Result<PathBuf, Error> {
 
 /// Takes what is needed out of the unpacked packages.
 fn fill(root: &Path, package: &Package, entry: &Path) -> Result<(), Error> {
-    let missing =
-        |name: &str| Error::NotInPackage { package: package.exact(), file: name.to_owned() };
+    let missing = |name: &str| Error::NotInVmm { package: package.exact(), file: name.to_owned() };
     let take = |from: &Path, name: &str| {
         fs::copy(from, entry.join(name)).map(drop).map_err(file("copy", from))
     };

@@ -228,3 +228,75 @@ fn recorded(file: &Path) -> Option<Recording> {
     let whole = text.iter().rposition(|byte| *byte == b'\n').map_or(0, |end| end + 1);
     read(&text[..whole], Format::Recording).ok()?.pop()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::observe::observe;
+
+    const SCENARIO: Scenario = SCENARIOS[0];
+
+    /// A source that was recorded doing this, and a migration that moved the VM.
+    fn played(steps: &str) -> Played {
+        let name = format!("{}/source", SCENARIO.name);
+        let text = format!("{{\"vfio-fsm-recording\":1,\"name\":\"{name}\"}}\n{steps}");
+        let recording = read(text.as_bytes(), Format::Recording).expect("a recording").remove(0);
+        let report = Some(observe(&recording));
+        let vmm = Watched { name, recording: Some(recording), report, said: String::new() };
+        let (trouble, ran, migrations) = (None, Some(Ends::Moved), vec!["completed".into()]);
+        Played { trouble, ran, migrations, vmms: vec![vmm] }
+    }
+
+    fn known(found: &str) -> Deviations {
+        let text = format!(
+            "driver = \"x\"\nseen_with = \"x\"\n[[deviation]]\nid = \"known\"\nbreaks = []\n\
+             reason = \"x\"\ntraces = [\"watch/*\"]\nfound = [\"{found}\"]\n"
+        );
+        Deviations::parse("x", &text).expect("a good list")
+    }
+
+    const GOOD: &str = "{\"op\":\"get_features\",\"reply\":{\"features\":7}}\n";
+    const STALE: &str = r#"{"op":"get_features","reply":{"features":7}}
+{"op":{"set_state":{"to":"PRE_COPY"}},"reply":{"fd":1}}
+{"op":"reset","reply":"ok"}
+{"op":{"read":{"fd":1,"len":96}},"reply":{"errno":"ENODEV"}}
+{"op":{"close_fd":{"fd":1}},"reply":"ok"}
+"#;
+
+    /// W10: the VM that runs in the end, and every error in the recordings, make the verdict.
+    #[test]
+    fn a_scenario_is_judged_by_its_end_and_by_its_recordings() {
+        let none = known("nothing");
+        assert_eq!(played(GOOD).verdict(&SCENARIO, &none), Verdict::Pass);
+        let stayed = Played { ran: Some(Ends::Stayed), ..played(GOOD) };
+        assert!(matches!(stayed.verdict(&SCENARIO, &none), Verdict::Fail(_)));
+        let both = Played { ran: None, ..played(GOOD) };
+        assert!(matches!(both.verdict(&SCENARIO, &none), Verdict::Fail(_)));
+        let Verdict::Fail(mismatch) = played(STALE).verdict(&SCENARIO, &none) else {
+            panic!("the stale fd is found");
+        };
+        assert_eq!(mismatch.step, 4);
+        assert!(mismatch.seen.contains("stale-fd"), "{mismatch}");
+    }
+
+    /// W10: what is listed is a known deviation, and nothing else is.
+    #[test]
+    fn what_is_known_does_not_fail_a_scenario() {
+        let ids = vec!["known".to_owned()];
+        let list = known("VMM stale-fd: read fd#1 96: *");
+        assert_eq!(played(STALE).verdict(&SCENARIO, &list), Verdict::Deviation { ids });
+        assert_eq!(list.unused().count(), 0);
+        let lost = Played { ran: None, ..played(STALE) };
+        assert!(matches!(lost.verdict(&SCENARIO, &list), Verdict::Fail(_)), "the end is not known");
+    }
+
+    /// W10: names are unique, and what can bring a kernel down is behind everything else.
+    #[test]
+    fn the_dangerous_scenario_is_the_last() {
+        let mut names: Vec<_> = SCENARIOS.iter().map(|scenario| scenario.name).collect();
+        assert_eq!(names.last(), Some(&"watch/start-after-incoming"));
+        names.sort_unstable();
+        names.dedup();
+        assert_eq!(names.len(), SCENARIOS.len());
+    }
+}

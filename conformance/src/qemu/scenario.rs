@@ -60,7 +60,7 @@ const fn as_it_is(
 pub const SCENARIOS: &[Scenario] = &[
     scenario("watch/plain", &[Ends::Moved], plain),
     scenario("watch/reset-in-pre-copy", &EITHER, reset_in_pre_copy),
-    scenario("watch/reset-before-switchover", &EITHER, reset_before_switchover),
+    scenario("watch/reset-before-read", &EITHER, reset_before_read),
     as_it_is("watch/reset-not-announced", &[Ends::Moved], reset_in_pre_copy),
     scenario("watch/cancel-in-pre-copy", &[Ends::Stayed], cancel_in_pre_copy),
     scenario("watch/reset-after-cancel", &[Ends::Moved], reset_after_cancel),
@@ -97,6 +97,7 @@ fn cancel_in_pre_copy(stage: &mut Stage<'_>) -> Result<(), Trouble> {
 fn reset_after_cancel(stage: &mut Stage<'_>) -> Result<(), Trouble> {
     cancel_in_pre_copy(stage)?;
     stage.reset()?;
+    stage.await_reboot();
     stage.migrate()?;
     stage.await_pre_copy(2)?;
     stage.release()?;
@@ -115,13 +116,14 @@ fn destination_killed(stage: &mut Stage<'_>) -> Result<(), Trouble> {
     stage.settle()
 }
 
-/// The session goes on past the reset as far as QEMU can see: it goes from PRE_COPY to STOP_COPY.
-fn reset_before_switchover(stage: &mut Stage<'_>) -> Result<(), Trouble> {
+/// Nothing of the device has been sent yet: there is nothing that the destination would have to
+/// discard.
+fn reset_before_read(stage: &mut Stage<'_>) -> Result<(), Trouble> {
     stage.crawl()?;
     stage.migrate()?;
     stage.await_pre_copy_begun()?;
     stage.reset()?;
-    stage.hurry()?;
+    stage.release()?;
     stage.settle()
 }
 

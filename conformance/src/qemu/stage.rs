@@ -14,9 +14,6 @@ use crate::observe::{Recording, Step};
 /// Milliseconds of downtime that let a migration come to its end.
 const DOWNTIME: u32 = 300;
 
-/// The most that QEMU takes.
-const LONGEST_DOWNTIME: u32 = 2_000_000;
-
 /// Source and destination of a scenario.
 pub(super) struct Stage<'s> {
     scenario: &'s Scenario,
@@ -63,11 +60,6 @@ impl<'s> Stage<'s> {
     /// Let them come to their end.
     pub(super) fn release(&mut self) -> Result<(), Trouble> {
         self.set(json!({ "downtime-limit": DOWNTIME, "max-bandwidth": 0 }))
-    }
-
-    /// Let them go straight to their end, however much is left.
-    pub(super) fn hurry(&mut self) -> Result<(), Trouble> {
-        self.set(json!({ "downtime-limit": LONGEST_DOWNTIME, "max-bandwidth": 0 }))
     }
 
     fn set(&mut self, parameters: Value) -> Result<(), Trouble> {
@@ -118,6 +110,12 @@ impl<'s> Stage<'s> {
         (self.on)("resetting the guest");
         self.source.execute("system_reset", json!({}))?;
         self.source.await_event("RESET")
+    }
+
+    /// Wait until the firmware has reset the guest once more by itself, as SeaBIOS does when it finds
+    /// that it has run before. One that does not is ready all the same.
+    pub(super) fn await_reboot(&mut self) {
+        let _ = self.source.await_event("RESET");
     }
 
     /// Start a VM of its own at the destination's device, and end it.

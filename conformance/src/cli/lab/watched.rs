@@ -123,6 +123,7 @@ mod tests {
         Part { lines, incidents, missing, boots: 1, ended: Ended::Complete }
     }
 
+    /// W11: two processes that were told the same make one line, with both their names.
     #[test]
     fn recordings_are_observed_and_equal_findings_told_once() {
         let recording = |name: &str| {
@@ -151,6 +152,7 @@ mod tests {
         assert!(shown.contains(": w/source, w/destination-1\n"), "{shown}");
     }
 
+    /// W11: nothing is passed over.
     #[test]
     fn a_recording_that_cannot_be_read_is_no_silence() {
         let line = json!({"event": "watched", "name": "w", "said": "", "recording": "{}"});
