@@ -70,7 +70,7 @@ pub struct DeviationError {
 }
 
 /// The lists that come with this program.
-const KNOWN: &[(&str, &str)] = &[("mtty", include_str!("../../specs/deviations/mtty.toml"))];
+const KNOWN: &[(&str, &str)] = &[("mtty", include_str!("../specs/deviations/mtty.toml"))];
 
 impl Deviations {
     /// The list of a driver that comes with this program, or a list from a file.

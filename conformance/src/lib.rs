@@ -22,6 +22,7 @@
 //!     assert_eq!(outcome.verdict, Verdict::Pass, "{}", trace.header.name);
 //! }
 //! ```
+#![cfg_attr(docsrs, feature(doc_cfg))]
 
 #[cfg(feature = "check")]
 pub mod catalogue;
@@ -42,10 +43,10 @@ pub mod verify;
 
 /// The README's code is compiled and run.
 #[cfg(doctest)]
-#[doc = include_str!("../../README.md")]
+#[doc = include_str!("../WORKSPACE.md")]
 struct Readme;
 
 /// So is the page's for those who have a driver or a device to test.
 #[cfg(doctest)]
-#[doc = include_str!("../../specs/test-your-driver.md")]
+#[doc = include_str!("../specs/test-your-driver.md")]
 struct TestYourDriver;

@@ -27,18 +27,6 @@ fn the_matrix_has_the_shape_that_was_reviewed() {
     assert!(wide.is_empty(), "wider than a terminal: {wide:#?}");
 }
 
-/// The README shows a part of the table: every line of it is in the table.
-#[test]
-fn the_readme_shows_the_table() {
-    let readme = include_str!("../../README.md");
-    let sample = readme.split("```text\n").find(|block| block.contains("seen by"));
-    let sample = sample.and_then(|block| block.split("```").next()).expect("there is a sample");
-    let table = matrix(Features::ALL, None).to_string();
-    for line in sample.lines() {
-        assert!(table.lines().any(|printed| printed == line), "not printed: {line:?}");
-    }
-}
-
 /// V7: without PRE_COPY nothing can be restarted, and all the same every run ends as it must.
 #[test]
 fn the_matrix_is_good_on_all_four_sets_of_flags() {
