@@ -57,12 +57,7 @@ fn laid_out(route: Route) -> vfio_fsm_route {
 ///
 /// `hop` is null or can be written.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn vfio_fsm_next_hop(
-    flags: u64,
-    from: u32,
-    to: u32,
-    hop: *mut u32,
-) -> c_int {
+pub unsafe extern "C" fn vfio_fsm_next_hop(flags: u64, from: u32, to: u32, hop: *mut u32) -> c_int {
     // SAFETY: the caller's promise.
     unsafe { give(hop, first_hop(flags, from, to)) }
 }
