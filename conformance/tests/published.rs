@@ -65,8 +65,9 @@ fn leaves(folder: &Path, path: &str) -> bool {
 /// P5: what a file in a package includes is in the package, too.
 #[test]
 fn nothing_is_included_from_outside_a_crate() {
-    let includes =
-        Regex::new(r#"(?:include(?:_str|_bytes)?!\(\s*|#\[path = |#\[doc = include_str!\()"([^"]+)""#);
+    let includes = Regex::new(
+        r#"(?:include(?:_str|_bytes)?!\(\s*|#\[path = |#\[doc = include_str!\()"([^"]+)""#,
+    );
     let includes = includes.expect("a good expression");
     let mut seen = 0;
     for folder in CRATES {
@@ -186,7 +187,8 @@ fn the_action_is_the_script() {
     };
     let (inputs, settings) = (entries(&action["inputs"]), entries(&step["env"]));
     let handed: BTreeSet<_> = settings.values().map(|value| value.as_str().unwrap()).collect();
-    let offered: BTreeSet<_> = inputs.keys().map(|name| format!("${{{{ inputs.{name} }}}}")).collect();
+    let offered: BTreeSet<_> =
+        inputs.keys().map(|name| format!("${{{{ inputs.{name} }}}}")).collect();
     assert_eq!(handed, offered.iter().map(String::as_str).collect());
     let script = fs::read_to_string(folder.join("check.sh")).unwrap();
     let read = Regex::new(r"\$\{(VFIO_\w+)").expect("a good expression");
