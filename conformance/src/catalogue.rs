@@ -63,5 +63,5 @@ pub fn entries() -> Result<Vec<Entry>, toml::de::Error> {
     struct File {
         bug: Vec<Entry>,
     }
-    toml::from_str(include_str!("../../specs/bugs.toml")).map(|File { bug }| bug)
+    toml::from_str(include_str!("../specs/bugs.toml")).map(|File { bug }| bug)
 }

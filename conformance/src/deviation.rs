@@ -75,8 +75,8 @@ pub struct DeviationError {
 
 /// The lists that come with this program.
 const KNOWN: &[(&str, &str)] = &[
-    ("mtty", include_str!("../../specs/deviations/mtty.toml")),
-    ("qemu", include_str!("../../specs/deviations/qemu.toml")),
+    ("mtty", include_str!("../specs/deviations/mtty.toml")),
+    ("qemu", include_str!("../specs/deviations/qemu.toml")),
 ];
 
 impl Deviations {

@@ -28,6 +28,7 @@
 //!     assert_eq!(outcome.verdict, Verdict::Pass, "{}", trace.header.name);
 //! }
 //! ```
+#![cfg_attr(docsrs, feature(doc_cfg))]
 
 #[cfg(feature = "check")]
 pub mod catalogue;
@@ -59,7 +60,7 @@ pub mod vfio_user;
 
 /// The README's code is compiled and run.
 #[cfg(doctest)]
-#[doc = include_str!("../../README.md")]
+#[doc = include_str!("../WORKSPACE.md")]
 struct Readme;
 
 /// And so is this crate's.
@@ -69,10 +70,10 @@ struct CratesReadme;
 
 /// So is the chapter's for who has a device to test.
 #[cfg(doctest)]
-#[doc = include_str!("../../specs/writing-a-target.md")]
+#[doc = include_str!("../specs/writing-a-target.md")]
 struct WritingATarget;
 
 /// So is the chapter's for who has a VMM.
 #[cfg(doctest)]
-#[doc = include_str!("../../specs/vmm.md")]
+#[doc = include_str!("../specs/vmm.md")]
 struct ForAVmm;

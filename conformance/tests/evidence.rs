@@ -15,7 +15,7 @@ use vfio_conform::trace::{self, Need};
 use vfio_fsm_model::{Design, Fault, Replay, Schedule, ScheduleError};
 
 fn specs() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../specs")
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("specs")
 }
 
 /// That the file is what would be written now; or writes it.

@@ -12,7 +12,7 @@ use vfio_conform::target::Reference;
 use vfio_conform::trace::{self, Amount, Data, Expect, Header, Problem, Step, Trace};
 use vfio_fsm_core::{EndOfStream, Errno, Fault, FdFlags, Leaves, Op, State};
 
-const PAGE: &str = include_str!("../../specs/trace-format.md");
+const PAGE: &str = include_str!("../specs/trace-format.md");
 
 /// The one op that no suite has yet; the page says so.
 const IN_NO_SUITE: &str = "opt_in_precopy_v2";
@@ -259,7 +259,7 @@ fn what_is_written_is_read() {
 /// The pages under `specs/findings` name traces and requirements that exist.
 #[test]
 fn findings_name_what_exists() {
-    let specs = concat!(env!("CARGO_MANIFEST_DIR"), "/../specs");
+    let specs = concat!(env!("CARGO_MANIFEST_DIR"), "/specs");
     let requirements =
         std::fs::read_to_string(format!("{specs}/requirements.toml")).expect("is there");
     let traces: Vec<_> = Suite::ALL.iter().flat_map(|suite| suite.generate_all()).collect();

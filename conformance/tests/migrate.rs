@@ -27,19 +27,6 @@ fn the_matrix_has_the_shape_that_was_reviewed() {
     assert!(wide.is_empty(), "wider than a terminal: {wide:#?}");
 }
 
-/// The chapters show a part of the table: every line of it is in the table.
-#[test]
-fn the_chapters_show_the_table() {
-    let table = matrix(Features::ALL, None).to_string();
-    for page in [include_str!("../../specs/vmm.md"), include_str!("../../specs/reset-race.md")] {
-        let sample = page.split("```text\n").find(|block| block.contains("seen by"));
-        let sample = sample.and_then(|block| block.split("```").next()).expect("there is a sample");
-        for line in sample.lines() {
-            assert!(table.lines().any(|printed| printed == line), "not printed: {line:?}");
-        }
-    }
-}
-
 /// V7: without PRE_COPY nothing can be restarted, and all the same every run ends as it must.
 #[test]
 fn the_matrix_is_good_on_all_four_sets_of_flags() {

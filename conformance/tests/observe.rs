@@ -690,7 +690,7 @@ fn qemu_is_observed() {
 /// W5: every example of the page is a recording or a list of calls, and nothing is wrong with it.
 #[test]
 fn the_page_is_right() {
-    let page = Path::new(env!("CARGO_MANIFEST_DIR")).join("../specs/recording-format.md");
+    let page = Path::new(env!("CARGO_MANIFEST_DIR")).join("specs/recording-format.md");
     let page = fs::read_to_string(page).unwrap();
     let mut seen = 0;
     for (fence, format) in [("```json\n", Format::Recording), ("```text\n", Format::Calls)] {

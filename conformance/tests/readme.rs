@@ -1,18 +1,27 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! The README shows what the main job prints: it must be what it prints.
 
+#![expect(clippy::expect_used, reason = "helpers of tests may fail them")]
+
 use std::path::Path;
 use std::process::Command;
 
 use regex::Regex;
+use vfio_conform::migrate;
+use vfio_fsm_core::Features;
+
+/// The first sample in the README that `shows`.
+fn sample(shows: &str) -> String {
+    let readme = Path::new(env!("CARGO_MANIFEST_DIR")).join("../README.md");
+    let readme = std::fs::read_to_string(readme).expect("the README is there");
+    let sample = readme.split("```text\n").skip(1).find(|block| block.contains(shows));
+    sample.and_then(|block| block.split("```").next()).expect("there is a sample").to_owned()
+}
 
 /// Every line of the README's sample output is printed by the main job, times aside.
 #[test]
 fn the_readme_shows_what_is_printed() {
-    let readme = Path::new(env!("CARGO_MANIFEST_DIR")).join("../README.md");
-    let readme = std::fs::read_to_string(readme).expect("the README is there");
-    let sample = readme.split("```text\n").nth(1).and_then(|rest| rest.split("```").next());
-    let sample = sample.expect("the README has a sample of the output");
+    let sample = sample("model, level 1");
     let output = Command::new(env!("CARGO_BIN_EXE_vfio-conform")).output().expect("it runs");
     assert!(output.status.success(), "{output:?}");
     let output = String::from_utf8(output.stdout).expect("it prints text");
@@ -21,5 +30,15 @@ fn the_readme_shows_what_is_printed() {
     let shown = sample.lines().filter(|line| line.trim() != "...");
     for line in shown.map(|line| time.replace(line, "N s")) {
         assert!(printed.contains(&line), "the README shows {line:?}, which is not printed");
+    }
+}
+
+/// The README shows a part of the table of migrations: every line of it is in the table.
+#[test]
+fn the_readme_shows_the_table() {
+    let matrix = migrate::in_memory(Features::ALL, None, 0, &mut |_progress| {});
+    let table = matrix.expect("it can be run").to_string();
+    for line in sample("seen by").lines() {
+        assert!(table.lines().any(|printed| printed == line), "not printed: {line:?}");
     }
 }

@@ -76,7 +76,7 @@ fn one_bug_can_be_asked_for() {
 /// Every command of the page is one: its options exist.
 #[test]
 fn the_commands_of_the_page_are_commands() {
-    let page = include_str!("../../specs/test-your-driver.md");
+    let page = include_str!("../specs/test-your-driver.md");
     let commands = page.lines().filter_map(|line| line.strip_prefix("vfio-conform "));
     let mut count = 0;
     for command in commands {

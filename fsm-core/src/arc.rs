@@ -208,7 +208,10 @@ impl Route {
 
     /// Where the route ends.
     pub const fn to(&self) -> State {
-        if self.len == 0 { self.from } else { self.hops[self.len as usize - 1] }
+        match self.last() {
+            Some(arc) => arc.to,
+            None => self.from,
+        }
     }
 
     /// How many arcs the route has: 0 to 4.
@@ -224,19 +227,30 @@ impl Route {
     /// The arcs in order.
     pub fn arcs(&self) -> impl Iterator<Item = Arc> + use<> {
         let Self { from, hops, len } = *self;
-        (0..len as usize)
-            .map(move |i| Arc { from: if i == 0 { from } else { hops[i - 1] }, to: hops[i] })
+        let hops = hops.into_iter().take(len as usize);
+        hops.scan(from, |at, to| Some(Arc { from: core::mem::replace(at, to), to }))
+    }
+
+    /// The last arc. By pattern and not by index, which the compiler could not see to be in bounds:
+    /// what is linked into a VMM in C has no panic in it.
+    const fn last(&self) -> Option<Arc> {
+        let [first, second, third, fourth] = self.hops;
+        let (from, to) = match self.len {
+            0 => return None,
+            1 => (self.from, first),
+            2 => (first, second),
+            3 => (second, third),
+            _ => (third, fourth),
+        };
+        Some(Arc { from, to })
     }
 
     /// The session that the route opens, and with it whether `SET` returns a data_fd.
     ///
     /// A VMM that expects the one answer and gets the other has found a reset (O2).
     pub const fn opens(&self) -> Option<Direction> {
-        if self.len == 0 {
-            return None;
-        }
-        let before = if self.len == 1 { self.from } else { self.hops[self.len as usize - 2] };
-        match (Arc { from: before, to: self.to() }).session() {
+        let Some(last) = self.last() else { return None };
+        match last.session() {
             SessionEffect::Opens(direction) => Some(direction),
             _ => None,
         }

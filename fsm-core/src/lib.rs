@@ -38,6 +38,7 @@
 //!
 //! * `serde`: `Serialize` and `Deserialize` for the alphabet, under the uAPI's own names.
 //! * `mutants`: for checkers only; see [`device::Bug`].
+#![cfg_attr(docsrs, feature(doc_cfg))]
 #![no_std]
 #![forbid(unsafe_code)]
 

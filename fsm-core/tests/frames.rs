@@ -12,7 +12,7 @@ use vfio_fsm_core::vmm::frame::{
     Kind, Limits, MAX_COMPAT, MAX_HEADER, Part,
 };
 
-const PAGE: &str = include_str!("../../specs/stream-format.md");
+const PAGE: &str = include_str!("../specs/stream-format.md");
 
 #[derive(Clone, Debug)]
 struct Crc32c(u32);

@@ -57,7 +57,7 @@ fn core_builds_and_runs_without_std_and_alloc() -> io::Result<()> {
     Ok(())
 }
 
-/// The program is built from the versions that the workspace is built from.
+/// The program, and the library for C, are built from the versions that the workspace is built from.
 #[test]
 fn lock_files_agree() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
@@ -71,11 +71,13 @@ fn lock_files_agree() {
         packages.iter().map(|package| (field(package, "name"), field(package, "version"))).collect()
     };
     let ours = packages("../Cargo.lock");
-    for package in packages("freestanding/Cargo.lock") {
-        let itself = package.0 == "vfio-fsm-freestanding";
-        assert!(
-            itself || ours.contains(&package),
-            "{package:?} is not in the workspace's lock file"
-        );
+    for path in ["c/Cargo.lock", "freestanding/Cargo.lock"] {
+        for package in packages(path) {
+            let itself = ["vfio-fsm-c", "vfio-fsm-freestanding"].contains(&package.0.as_str());
+            assert!(
+                itself || ours.contains(&package),
+                "{package:?} of {path} is not in the workspace's lock file"
+            );
+        }
     }
 }

@@ -30,7 +30,7 @@ struct FlagSet {
 }
 
 fn arcs_toml() -> ArcsToml {
-    let text = include_str!("../../specs/arcs.toml");
+    let text = include_str!("../specs/arcs.toml");
     toml::from_str(text).expect("specs/arcs.toml parses")
 }
 

@@ -8,7 +8,7 @@ use vfio_fsm_model::{
 };
 
 fn rows(heading: &str) -> Vec<Vec<String>> {
-    let page = concat!(env!("CARGO_MANIFEST_DIR"), "/../specs/settled-claim.md");
+    let page = concat!(env!("CARGO_MANIFEST_DIR"), "/specs/settled-claim.md");
     let page = std::fs::read_to_string(page).expect("the page is there");
     let page = page.replace("\n### ", "\n## ");
     let section = page.split("\n## ").find(|section| section.starts_with(heading));

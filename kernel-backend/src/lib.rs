@@ -52,6 +52,7 @@
 //! [`Op`]: vfio_fsm_core::Op
 //! [`Op::UringRead`]: vfio_fsm_core::Op::UringRead
 //! [`Reply`]: vfio_fsm_core::Reply
+#![cfg_attr(docsrs, feature(doc_cfg))]
 #![deny(unsafe_op_in_unsafe_fn)]
 
 #[cfg(feature = "abuse")]

@@ -5,7 +5,6 @@
 //! instructions and so does not care what else the machine does. The firmware is left out: it
 //! answers in the doorbell, with a byte.
 
-#[path = "../../fsm-core/benches/callgrind/mod.rs"]
 mod callgrind;
 
 use std::hint::black_box;

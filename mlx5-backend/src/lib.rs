@@ -56,6 +56,7 @@
 //! * A process has at most 64 data_fds of a device open.
 //! * Beside the software one no firmware has ever been on the other side of this crate. Where it does
 //!   on purpose other than Linux's driver, the [`vhca`] and [`device`] modules say so.
+#![cfg_attr(docsrs, feature(doc_cfg))]
 
 pub mod bar;
 pub mod command;

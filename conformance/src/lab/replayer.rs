@@ -36,7 +36,9 @@ pub(super) fn obtain(
         return Ok(own);
     }
     let member = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let source_tree = member.parent().unwrap_or(member);
+    // The workspace, or, of a package from a registry, the package alone.
+    let workspace = member.parent().filter(|parent| parent.join("Cargo.toml").exists());
+    let source_tree = workspace.unwrap_or(member);
     if !member.join("Cargo.toml").exists() {
         return Err(Error::NoReplayer { source_tree: source_tree.to_owned() });
     }

@@ -5,7 +5,7 @@
 use maud::{Markup, html};
 
 /// The page with the claim, as it was when this program was built.
-const PAGE: &str = include_str!("../../../specs/settled-claim.md");
+const PAGE: &str = include_str!("../../specs/settled-claim.md");
 
 /// The columns that the tables of assumptions have in common.
 const COLUMNS: [&str; 3] = ["assumption", "with it", "without it"];

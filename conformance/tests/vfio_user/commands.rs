@@ -50,7 +50,7 @@ impl Drop for Serving {
 /// what the page says: the good device passes, the one with a bug does not.
 #[test]
 fn the_commands_of_the_page_work() {
-    let page = include_str!("../../../specs/test-your-driver.md");
+    let page = include_str!("../../specs/test-your-driver.md");
     let (_, section) =
         page.split_once("## You serve a device over vfio-user").expect("it is there");
     let section = section.split("\n## ").next().unwrap_or_default();

@@ -4,7 +4,7 @@
 use core::fmt;
 
 use crate::op::Errno;
-use crate::state::State;
+use crate::state::{RawState, State};
 
 /// How a reset that the session did not order was seen.
 ///
@@ -72,7 +72,49 @@ pub struct Choices {
     pub stop_copy: bool,
 }
 
+impl Evidence {
+    /// What a call on the data_fd that failed says, with the state that GET gives behind it (O1).
+    ///
+    /// `ENODEV` is how the fd of a dead session answers. Any other errno is one as well if the device
+    /// is in RUNNING, where no session is, and in any other state a failure of the device.
+    pub const fn of_call(op: &'static str, errno: Errno, state: RawState) -> Option<Self> {
+        if errno.0 == Errno::ENODEV.0 || is_running(state) {
+            Some(Self::DeadFd { op, errno })
+        } else {
+            None
+        }
+    }
+
+    /// What the state says in which GET finds a device before it is sent back to where it was (O3).
+    pub const fn of_state(believed: State, state: RawState) -> Option<Self> {
+        if is_running(state) && !believed.is(State::Running) {
+            Some(Self::AlreadyRunning { believed })
+        } else {
+            None
+        }
+    }
+
+    /// What the state says in which GET finds a device behind a SET that succeeded (O4).
+    pub const fn behind_set(to: State, state: RawState) -> Option<Self> {
+        if is_running(state) && !to.is(State::Running) {
+            Some(Self::DeferredIntoSet { to })
+        } else {
+            None
+        }
+    }
+}
+
+const fn is_running(state: RawState) -> bool {
+    state.0 == State::Running.number()
+}
+
 impl Choices {
+    /// What is open to a device that may, or may not, be discarded once more, and of which PRE_COPY
+    /// may, or may not, begin anew.
+    pub const fn new(discard: bool, pre_copy: bool) -> Self {
+        Self { restart: discard && pre_copy, stop_copy: discard }
+    }
+
     /// Whether this one is open.
     pub const fn allow(self, recovery: Recovery) -> bool {
         match recovery {

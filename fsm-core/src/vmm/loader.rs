@@ -330,10 +330,10 @@ impl<F> Loader<F> {
         match self.held.get(reply) {
             Ok(state) if state == to.into() && to.is(State::Running) => self.close(None),
             Ok(state) if state == to.into() => self.phase = Phase::Call(Hook::Startable),
-            Ok(state) if state == State::Running.into() => {
-                self.found_reset(Evidence::DeferredIntoSet { to });
-            }
-            Ok(state) => self.abort(Cause::Wandered { to, state }),
+            Ok(state) => match Evidence::behind_set(to, state) {
+                Some(evidence) => self.found_reset(evidence),
+                None => self.abort(Cause::Wandered { to, state }),
+            },
             Err(cause) => self.abort(cause),
         }
     }
@@ -356,25 +356,25 @@ impl<F> Loader<F> {
             Ok(state) => state,
             Err(cause) => return self.abort(cause),
         };
-        if errno == Errno::ENODEV || state == State::Running.into() {
-            self.found_reset(Evidence::DeadFd { op: "write", errno });
-        } else {
-            self.abort(Cause::Io { op: "write", errno });
+        match Evidence::of_call("write", errno, state) {
+            Some(evidence) => self.found_reset(evidence),
+            None => self.abort(Cause::Io { op: "write", errno }),
         }
     }
 
     /// The last moment at which a reset in RESUMING can be seen: behind a SET there is no telling a
     /// device that was loaded from one that was blank (V9).
     fn locate(&mut self, reply: Reply<u32, F>) {
+        let believed = State::Resuming;
         match self.held.get(reply) {
-            Ok(state) if state == State::Resuming.into() && self.in_two_phases() => {
+            Ok(state) if state == believed.into() && self.in_two_phases() => {
                 self.set(State::RunningP2p);
             }
-            Ok(state) if state == State::Resuming.into() => self.set(State::Running),
-            Ok(state) if state == State::Running.into() => {
-                self.found_reset(Evidence::AlreadyRunning { believed: State::Resuming });
-            }
-            Ok(state) => self.abort(Cause::Wandered { to: State::Resuming, state }),
+            Ok(state) if state == believed.into() => self.set(State::Running),
+            Ok(state) => match Evidence::of_state(believed, state) {
+                Some(evidence) => self.found_reset(evidence),
+                None => self.abort(Cause::Wandered { to: believed, state }),
+            },
             Err(cause) => self.abort(cause),
         }
     }

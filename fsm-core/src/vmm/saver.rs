@@ -575,17 +575,15 @@ impl<F> Saver<F> {
         }
     }
 
-    /// A call on the data_fd failed, and now GET says where the device is. `ENODEV` is how a dead
-    /// session answers; anything else is one if the device is in RUNNING, where no session is.
+    /// A call on the data_fd failed, and now GET says where the device is.
     fn suspect(&mut self, op: &'static str, errno: Errno, reply: Reply<u32, F>) {
         let state = match self.held.get(reply) {
             Ok(state) => state,
             Err(cause) => return self.abort(cause),
         };
-        if errno == Errno::ENODEV || state == State::Running.into() {
-            self.found_reset(Evidence::DeadFd { op, errno });
-        } else {
-            self.abort(Cause::Io { op, errno });
+        match Evidence::of_call(op, errno, state) {
+            Some(evidence) => self.found_reset(evidence),
+            None => self.abort(Cause::Io { op, errno }),
         }
     }
 
@@ -615,20 +613,23 @@ impl<F> Saver<F> {
     fn have_checked(&mut self, to: State, reply: Reply<u32, F>) {
         match self.held.get(reply) {
             Ok(state) if state == to.into() => self.arrived(to),
-            Ok(state) if state == State::Running.into() => {
-                let evidence = Evidence::DeferredIntoSet { to };
-                if self.course == Course::Save {
-                    self.found_reset(evidence);
-                } else {
-                    self.note_reset(evidence);
-                    self.homeward();
-                }
-            }
-            Ok(_) if self.is_aborting() => self.phase = Phase::LastResort,
+            Ok(state) => self.have_strayed(to, state),
             // A reset costs the guest its device: ask once more before.
             Err(_) if self.is_aborting() => self.phase = Phase::LastLook,
-            Ok(state) => self.abort(Cause::Wandered { to, state }),
             Err(cause) => self.abort(cause),
+        }
+    }
+
+    /// A SET succeeded, and the device is somewhere else.
+    fn have_strayed(&mut self, to: State, state: RawState) {
+        match Evidence::behind_set(to, state) {
+            Some(evidence) if self.course == Course::Save => self.found_reset(evidence),
+            Some(evidence) => {
+                self.note_reset(evidence);
+                self.homeward();
+            }
+            None if self.is_aborting() => self.phase = Phase::LastResort,
+            None => self.abort(Cause::Wandered { to, state }),
         }
     }
 
@@ -691,10 +692,9 @@ impl<F> Saver<F> {
     }
 
     fn choices(&self) -> Choices {
-        let stop_copy = self.restarts > 0;
         // While the guest is stopped, a device of a group cannot go on without the others.
         let alone = !(self.plan.group && self.frozen);
-        Choices { restart: stop_copy && self.has_pre_copy() && alone, stop_copy }
+        Choices::new(self.restarts > 0, self.has_pre_copy() && alone)
     }
 
     fn discard(&mut self, course: Course) {
@@ -741,17 +741,17 @@ impl<F> Saver<F> {
 
     fn locate(&mut self, again: bool, reply: Reply<u32, F>) {
         let believed = self.held.at;
-        match (self.held.get(reply), believed) {
-            (Ok(state), Some(believed))
-                if state == State::Running.into() && !believed.is(State::Running) =>
-            {
-                self.note_reset(Evidence::AlreadyRunning { believed });
+        match self.held.get(reply) {
+            Ok(state) => {
+                let seen = believed.and_then(|believed| Evidence::of_state(believed, state));
+                if let Some(evidence) = seen {
+                    self.note_reset(evidence);
+                }
                 self.homeward();
             }
-            (Ok(_), _) => self.homeward(),
             // A SET from nobody knows where is no way out: in ERROR it makes kernels complain.
-            (Err(_), _) if again => self.phase = Phase::LastResort,
-            (Err(_), _) => self.phase = Phase::Locate { again: true },
+            Err(_) if again => self.phase = Phase::LastResort,
+            Err(_) => self.phase = Phase::Locate { again: true },
         }
     }
 

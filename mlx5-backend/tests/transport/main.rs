@@ -8,7 +8,6 @@
 )]
 
 /// The kernel backend's own: the kernel's part, played by the core's device.
-#[path = "../../../kernel-backend/tests/driven/double.rs"]
 #[expect(dead_code, reason = "its own tests use the rest")]
 mod double;
 mod find;

@@ -38,7 +38,7 @@ const MODELS: [&str; 5] = ["bench, 3 devices", "any VMM", "Saver", "from PRE_COP
 
 /// The one that Spin has, too.
 const SPINS: &str = "bench, 3 devices";
-const PROMELA: &str = include_str!("../../../../specs/promela/three_devices.pml");
+const PROMELA: &str = include_str!("../../../specs/promela/three_devices.pml");
 
 /// How Spin is called by who installs it.
 const SPIN_MISSING: &str = "not installed (apt-get install spin gcc)";

@@ -308,7 +308,7 @@ mod tests {
     /// M104: every finding has its page.
     #[test]
     fn every_finding_has_a_page() {
-        let pages = Path::new(env!("CARGO_MANIFEST_DIR")).join("../specs/findings");
+        let pages = Path::new(env!("CARGO_MANIFEST_DIR")).join("specs/findings");
         for finding in FINDINGS {
             let page = pages.join(finding.page).with_extension("md");
             assert!(page.exists(), "{} is not there", page.display());

@@ -1,0 +1,1 @@
+../../../kernel-backend/tests/driven/double.rs
