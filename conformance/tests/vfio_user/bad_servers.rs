@@ -10,7 +10,7 @@ use vfio_conform::replay::Target;
 use vfio_conform::target::VfioUserTarget;
 use vfio_conform::vfio_user::protocol::{LONGEST_MESSAGE, Malformed};
 use vfio_conform::vfio_user::{Client, ClientError};
-use vfio_fsm_core::{Fd, Features, Op, Reply, State};
+use vfio_fsm_core::{Errno, Fd, Features, Op, Reply, State};
 
 use crate::golden::{EXCHANGES, bytes, drive, request};
 use crate::{impostor, socket};
@@ -232,6 +232,35 @@ fn bytes_behind_the_end_are_an_anomaly() {
         assert_eq!(reply, Reply::Bytes(vec![9; len].as_slice()));
         assert_eq!(target.take_anomaly().is_none(), right, "{len} bytes");
     }
+    assert!(server.join().is_ok());
+}
+
+/// U7: Whatever errno a server has for it, a refusal is that of a dead session, or of the wrong
+/// direction.
+#[test]
+fn a_refusal_has_the_word_that_suites_have() {
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let path = socket(&directory);
+    let server = impostor(&path, |mut stream| {
+        let said = [
+            "0700 1200 10000000 21000000 16000000",
+            "0800 0d00 10000000 01000000 00000000",
+            "0900 1100 10000000 21000000 16000000",
+        ];
+        for reply in (0..6).map(replies_at).chain(said.map(bytes)) {
+            request(&mut stream).expect("a request");
+            stream.write_all(&reply).expect("it is taken");
+        }
+    });
+    let mut target = VfioUserTarget::open(&path, None).expect("a device");
+    target.fresh(Features::PRE_COPY).expect("a fresh device");
+    let fd = Fd(1);
+    assert_eq!(target.apply(Op::set(State::StopCopy), &mut []), Reply::Fd(Some(fd)));
+    let write = Op::Write { fd, bytes: [1].as_slice() };
+    assert_eq!(target.apply(write, &mut []), Reply::Errno(Errno::EBADF));
+    assert_eq!(target.apply(Op::Reset, &mut []), Reply::Ok);
+    let read = Op::Read { fd, len: 8 };
+    assert_eq!(target.apply(read, &mut [0; 8]), Reply::Errno(Errno::ENODEV));
     assert!(server.join().is_ok());
 }
 
