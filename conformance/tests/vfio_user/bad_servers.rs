@@ -256,7 +256,7 @@ fn a_refusal_has_the_word_that_suites_have() {
     target.fresh(Features::PRE_COPY).expect("a fresh device");
     let fd = Fd(1);
     assert_eq!(target.apply(Op::set(State::StopCopy), &mut []), Reply::Fd(Some(fd)));
-    let write = Op::Write { fd, bytes: &[1] };
+    let write = Op::Write { fd, bytes: [1].as_slice() };
     assert_eq!(target.apply(write, &mut []), Reply::Errno(Errno::EBADF));
     assert_eq!(target.apply(Op::Reset, &mut []), Reply::Ok);
     let read = Op::Read { fd, len: 8 };

@@ -91,6 +91,7 @@ fn our_client_works_with_another_server() {
     });
     let mut client = Client::connect(&path, PATIENCE).expect("they agree");
     client.reset().expect("it can be reset");
+    assert_eq!(resets.load(Ordering::SeqCst), 1);
     drop(client);
     let error = VfioUserTarget::open(&path, None).expect_err("it has no migration");
     assert!(matches!(error, VfioUserError::NoMigration { .. }), "{error}");
@@ -102,5 +103,4 @@ fn our_client_works_with_another_server() {
     assert!(matches!(lost, ClientError::OtherReply { said: 0, said_id: 16, .. }), "{lost}");
     drop(client);
     assert!(server.join().is_ok());
-    assert_eq!(resets.load(Ordering::SeqCst), 1);
 }
