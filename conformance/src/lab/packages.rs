@@ -452,7 +452,7 @@ impl<'a> Apt<'a> {
     fn command(&self, program: &str) -> Command {
         let mut command = host::command(program);
         command.env("LC_ALL", "C").args(["-q", "-o", "Acquire::Languages=none"]);
-        // What is tried again is tried by us, and for a mirror that says nothing nobody waits long.
+        // What is tried again is tried by us.
         for option in
             ["Acquire::Retries=0", "Acquire::http::Timeout=15", "Acquire::https::Timeout=15"]
         {
