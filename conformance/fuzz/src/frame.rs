@@ -26,9 +26,9 @@ struct Said {
 }
 
 /// The first byte cuts the rest into pieces; of an odd one, all checksums are made right first, so
-/// that a fuzzer gets behind them.
-pub fn check(input: &[u8]) {
-    let Some((&choice, stream)) = input.split_first() else { return };
+/// that a fuzzer gets behind them. Whether it is a whole stream.
+pub fn check(input: &[u8]) -> bool {
+    let Some((&choice, stream)) = input.split_first() else { return false };
     let mut stream = stream.to_vec();
     if choice & 1 == 1 {
         mend(&mut stream);
@@ -45,6 +45,7 @@ pub fn check(input: &[u8]) {
     }
     let loaded = [0xff, choice].map(|pattern| load(&stream, pattern));
     assert_eq!(loaded[0], loaded[1], "not the same in pieces");
+    end.is_ok()
 }
 
 /// All that a decoder says of a stream, and how it ends.
@@ -117,7 +118,6 @@ fn mend(stream: &mut [u8]) {
     crc.update(covered);
     let (sum, mut rest) = rest.split_at_mut(4);
     sum.copy_from_slice(&crc.value().to_le_bytes());
-    crc.update(sum);
     while rest.len() >= HEAD {
         let (head, behind) = rest.split_at_mut(HEAD);
         let payload = number(&head[4..8]).min(behind.len());
