@@ -16,7 +16,7 @@ use maud::{DOCTYPE, Markup, PreEscaped, html};
 use vfio_fsm_core::Features;
 
 use crate::catalogue::{Entry, entries};
-use crate::migrate::Matrix;
+use crate::migrate::{self, Matrix};
 use crate::replay;
 use crate::report::{Counts, Report};
 use crate::results::{Claim, Directory, Model, Part, Races, Run, Space, Verdict};
@@ -261,8 +261,12 @@ impl<'a> Page<'a> {
                 }
                 @for (_, matrix) in migrations {
                     h3 { "Migration on " (matrix.target) }
-                    @for (case, failure) in matrix.failures().take(LISTED) {
-                        details { summary { code { (case) } ": " (failure.what) }
+                    @for (case, failure, alike) in of_each_kind(matrix) {
+                        details {
+                            summary {
+                                code { (case) } ": " (failure.what)
+                                @if alike > 1 { " " span.tag { (alike) " alike" } }
+                            }
                             pre { @for line in &failure.story { (line) "\n" } }
                         }
                     }
@@ -628,6 +632,18 @@ fn trace_failures(report: &Report) -> Markup {
             }
         }
     }
+}
+
+/// The first failure of each kind of a matrix, and how many there are of it.
+fn of_each_kind(matrix: &Matrix) -> Vec<(&migrate::Case, &migrate::Failure, u64)> {
+    let mut kinds: Vec<(&migrate::Case, &migrate::Failure, u64)> = Vec::new();
+    for (case, failure) in matrix.failures() {
+        match kinds.iter_mut().find(|(_, known, _)| known.what == failure.what) {
+            Some((_, _, alike)) => *alike += 1,
+            None => kinds.push((case, failure, 1)),
+        }
+    }
+    kinds
 }
 
 fn spaces_table(spaces: &[Space]) -> Markup {
