@@ -5,6 +5,7 @@
 //! what is said of a VMM is said of a version.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
@@ -140,10 +141,11 @@ fn fill(root: &Path, package: &Package, entry: &Path) -> Result<(), Error> {
     while let Some(path) = unread.pop() {
         let bytes = fs::read(&path).map_err(file("read", &path))?;
         for name in needs(&bytes) {
-            if !needed.contains_key(&name) {
-                let library = find(&LIBRARY_DIRS, &name).ok_or_else(|| missing(&name))?;
+            if let Entry::Vacant(unknown) = needed.entry(name) {
+                let name = unknown.key();
+                let library = find(&LIBRARY_DIRS, name).ok_or_else(|| missing(name))?;
                 unread.push(library.clone());
-                needed.insert(name, library);
+                unknown.insert(library);
             }
         }
     }
