@@ -98,7 +98,7 @@ impl Arguments {
 
 impl Arguments {
     /// What is replayed; of the suites that are not everybody's, the cost is said first.
-    fn traces(&self, output: &Output) -> Result<Vec<Trace>> {
+    fn traces(&self, output: &mut Output) -> Result<Vec<Trace>> {
         let mut traces: Vec<_> =
             self.selection.suites().into_iter().flat_map(Suite::generate_all).collect();
         for extra in 1..=self.extra {
