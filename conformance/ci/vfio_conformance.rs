@@ -54,7 +54,9 @@ fn every_suite_passes() {
             Verdict::Pass => passed += 1,
             Verdict::NotApplicable { reason } => *not_applicable.entry(reason).or_default() += 1,
             Verdict::Fail(mismatch) => failed.push(format!("{}: {mismatch}", trace.header.name)),
-            Verdict::Deviation { ids, .. } => failed.push(format!("{}: {ids:?}", trace.header.name)),
+            Verdict::Deviation { ids, .. } => {
+                failed.push(format!("{}: {ids:?}", trace.header.name))
+            }
         }
     }
     println!("{passed} traces pass, {} fail", failed.len());

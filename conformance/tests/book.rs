@@ -24,6 +24,7 @@ use vfio_conform::replay::{Options, Replayer, Verdict};
 use vfio_conform::target::Reference;
 use vfio_conform::trace;
 use vfio_fsm_core::{Direction, Features, SessionEffect, arcs};
+use yaml_rust2::YamlLoader;
 
 fn read(path: &str) -> String {
     fs::read_to_string(root().join(path)).unwrap_or_else(|error| panic!("{path}: {error}"))
@@ -66,6 +67,11 @@ const PROGRAMS: &[(&str, &str)] = &[
     ("grep", "specs/checked-twice.md"),
     ("sort", "specs/checked-twice.md"),
     (".ci/run", "CONTRIBUTING.md"),
+    (".ci/packages", ".ci/run"),
+    (".ci/features", ".ci/run"),
+    (".ci/public-api/check", ".ci/run"),
+    (".ci/advisories", ".ci/run"),
+    (".ci/coverage", ".ci/run"),
     ("mdbook", "CONTRIBUTING.md"),
     ("pip", "CONTRIBUTING.md"),
 ];
@@ -76,6 +82,7 @@ const CARGO: &[(&str, &str)] = &[
     ("cargo fmt --all", "cargo fmt --all --check"),
     ("cargo build --release --no-default-features", "conformance/src/lab/replayer.rs"),
     ("cargo install tla-checker@0.24.11", "--bin tla tla-checker@0.24.11"),
+    ("cargo test -p vfio-conform --test vfio_user", "cargo test --locked --workspace"),
     ("cargo run --example own_device", "conformance/examples/own_device.rs"),
     (
         "cargo run --release -p vfio-fsm-kernel --example",
@@ -109,6 +116,11 @@ fn every_block_is_held() {
             // `rust_is_compiled`, `calls_are_made`, `json_is_read`.
             "rust" | "sh" | "json" => {}
             "hex" => assert_eq!(path, "specs/stream-format.md", "fsm-core/tests/frames.rs has it"),
+            "toml" => the_dependencies_are_ours(path, text),
+            "yaml" => {
+                let parsed = YamlLoader::load_from_str(text);
+                assert!(parsed.is_ok(), "{path}: {:?}", parsed.err());
+            }
             "mermaid" => the_picture_has_all_crates(path, text),
             "text" if is_printed(page, block) => {}
             "text" => {
@@ -123,6 +135,30 @@ fn every_block_is_held() {
     }
     let idle: Vec<_> = HELD.iter().filter(|held| !used.contains(held)).collect();
     assert!(idle.is_empty(), "no page has {idle:?}");
+}
+
+/// What a manifest asks of this project is there, by its version and its features.
+#[track_caller]
+fn the_dependencies_are_ours(path: &str, text: &str) {
+    let asked: toml::Table = text.parse().unwrap_or_else(|error| panic!("{path}: {error}"));
+    let workspace: toml::Table = read("Cargo.toml").parse().expect("a manifest");
+    let version = workspace["workspace"]["package"]["version"].as_str().expect("a version");
+    for (name, dependency) in asked.values().flat_map(|it| it.as_table().into_iter().flatten()) {
+        let ours = &workspace["workspace"]["dependencies"];
+        let folder =
+            ours.get(name).map_or("conformance", |it| it["path"].as_str().expect("a path"));
+        let manifest: toml::Table =
+            read(&format!("{folder}/Cargo.toml")).parse().expect("a manifest");
+        assert_eq!(manifest["package"]["name"].as_str(), Some(name.as_str()), "{path}");
+        let wanted = dependency.as_str().or_else(|| dependency.get("version")?.as_str());
+        let wanted = wanted.expect("a version");
+        assert!(version.starts_with(wanted), "{path}: {wanted} of {name}, which is {version}");
+        for feature in dependency.get("features").and_then(|it| it.as_array()).into_iter().flatten()
+        {
+            let feature = feature.as_str().expect("a feature");
+            assert!(manifest["features"].get(feature).is_some(), "{path}: no {feature} in {name}");
+        }
+    }
 }
 
 /// The README's picture, which forges show and mdBook does not.
@@ -204,10 +240,15 @@ fn must_run(call: &Call) -> bool {
     let Some(arguments) = call.of_ours() else { return false };
     let needs = |word: &String| {
         let placeholder = word.len() > 2 && word.chars().all(|c| c.is_ascii_uppercase());
-        word.contains("kernel:") || placeholder || word == "--explore" || word == "--function"
+        let elsewhere = word.contains("kernel:") || word.contains("vfio-user:");
+        // Or what the call before it has left.
+        let elsewhere = elsewhere || word.starts_with("out/");
+        elsewhere || placeholder || word == "--explore" || word == "--function"
     };
-    let slow =
-        ["lab", "mlx5", "watch", "abuse", "bench", "power", "learn", "race", "check", "bugs"];
+    let slow = [
+        "lab", "mlx5", "watch", "abuse", "bench", "power", "learn", "race", "check", "bugs",
+        "serve",
+    ];
     !arguments.is_empty()
         && !arguments.iter().any(needs)
         && !arguments.iter().any(|word| slow.contains(&word.as_str()))

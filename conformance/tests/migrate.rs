@@ -217,7 +217,7 @@ mod command {
     #[test]
     fn wrong_use_is_2() {
         let cases: &[(&[&str], &str)] = &[
-            (&["--target", "bogus"], "or kernel:DEVICE[,DEVICE]"),
+            (&["--target", "bogus"], "kernel:DEVICE[,DEVICE] or vfio-user:SOCKET"),
             (&["--target", "kernel:one", "--touch", "0:7"], "two devices"),
             (&["--target", "kernel:one,two"], "--touch REGION:OFFSET"),
             (&["--target", "kernel:one,two", "--seeds", "5"], "devices in memory"),

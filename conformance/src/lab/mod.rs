@@ -374,11 +374,13 @@ impl Lab<'_> {
             }
             (Err(error), _) => return Err(error),
         };
+        let downloads = cache.dir("downloads");
         if let Some(entry) = cache.get(&module::entry_name(&selection.version)) {
+            // A run that was killed behind the build has left them.
+            let _ = fs::remove_dir_all(&downloads);
             return Kernel::open(&entry);
         }
         host::check([(selection.compiler.as_str(), selection.compiler.as_str())])?;
-        let downloads = cache.dir("downloads");
         let about = format!("downloading Linux {} (about 280 MB)", selection.version);
         let debs =
             self.stage("download", &about, |_| apt.download(&mut selection, &wanted, &downloads))?;

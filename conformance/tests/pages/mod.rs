@@ -59,7 +59,10 @@ fn below(folder: &Path, pages: &mut Vec<Page>) {
     for path in fs::read_dir(folder).expect("a folder").map(|entry| entry.expect("a file").path()) {
         let name = path.file_name().expect("a name").to_string_lossy().into_owned();
         let made = ["target", "book", "out"].contains(&name.as_str()) || name.starts_with('.');
-        if path.is_dir() && !made {
+        // A link into a crate is there for its package.
+        if path.is_symlink() {
+            continue;
+        } else if path.is_dir() && !made {
             below(&path, pages);
         } else if name.ends_with(".md") {
             let text = fs::read_to_string(&path).expect("a page is text");
