@@ -67,6 +67,7 @@ const PROGRAMS: &[(&str, &str)] = &[
     ("grep", "specs/checked-twice.md"),
     ("sort", "specs/checked-twice.md"),
     (".ci/run", "CONTRIBUTING.md"),
+    ("cc", "conformance/tests/c_library.rs"),
     (".ci/packages", ".ci/run"),
     (".ci/features", ".ci/run"),
     (".ci/public-api/check", ".ci/run"),
@@ -81,6 +82,10 @@ const PROGRAMS: &[(&str, &str)] = &[
 const CARGO: &[(&str, &str)] = &[
     ("cargo fmt --all", "cargo fmt --all --check"),
     ("cargo build --release --no-default-features", "conformance/src/lab/replayer.rs"),
+    (
+        "cargo build --release --manifest-path fsm-core/c/Cargo.toml",
+        "conformance/tests/c_library.rs",
+    ),
     ("cargo install tla-checker@0.24.11", "--bin tla tla-checker@0.24.11"),
     ("cargo test -p vfio-conform --test vfio_user", "cargo test --locked --workspace"),
     ("cargo run --example own_device", "conformance/examples/own_device.rs"),
