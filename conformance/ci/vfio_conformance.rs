@@ -55,7 +55,7 @@ fn every_suite_passes() {
             Verdict::NotApplicable { reason } => *not_applicable.entry(reason).or_default() += 1,
             Verdict::Fail(mismatch) => failed.push(format!("{}: {mismatch}", trace.header.name)),
             Verdict::Deviation { ids, .. } => {
-                failed.push(format!("{}: {ids:?}", trace.header.name))
+                failed.push(format!("{}: {ids:?}", trace.header.name));
             }
         }
     }
