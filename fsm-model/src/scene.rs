@@ -2,7 +2,7 @@
 //! What every model has in common: worlds, what can happen in them, and rules that judge each step.
 
 use std::fmt::Debug;
-use std::hash::Hash;
+use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
@@ -184,10 +184,20 @@ enum Asked {
 }
 
 /// A world, and which properties the step to here broke. Nothing goes on from such a world.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Judged<W> {
     pub(crate) world: W,
     violated: u32,
+}
+
+/// By the world alone, as long as nothing is broken: every step is hashed.
+impl<W: Hash> Hash for Judged<W> {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.world.hash(state);
+        if self.is_broken() {
+            self.violated.hash(state);
+        }
+    }
 }
 
 impl<W> Judged<W> {
