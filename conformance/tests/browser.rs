@@ -8,10 +8,13 @@
 //! with `CHROMIUM` in the environment if it is not called `chromium`. Without one the tests fail.
 #![expect(clippy::expect_used, clippy::panic, reason = "helpers of tests fail as tests do")]
 
+mod program;
+
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use program::program;
 use regex::Regex;
 use tempfile::TempDir;
 
@@ -95,13 +98,13 @@ fn results() -> TempDir {
         ("bugs reset-keeps-state", 0),
         ("check --model Loader", 0),
     ] {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_vfio-conform"));
+        let mut command = Command::new(program());
         command.args(arguments.split(' ')).arg("--results").arg(at.path());
         let output = command.output().expect("it runs");
         assert_eq!(output.status.code(), Some(code), "{arguments}: {output:?}");
     }
     fs::write(at.path().join("cut.json"), "{").expect("it can be written");
-    let mut command = Command::new(env!("CARGO_BIN_EXE_vfio-conform"));
+    let mut command = Command::new(program());
     command.args(["report", "--html"]).arg(at.path());
     assert!(command.output().expect("it runs").status.success());
     at

@@ -3,6 +3,8 @@
 //! given, it does not panic.
 #![expect(clippy::expect_used, clippy::panic, reason = "helpers of tests fail as tests do")]
 
+mod program;
+
 use std::ffi::OsStr;
 use std::fs;
 use std::io::{BufRead, BufReader};
@@ -10,6 +12,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
+use program::program;
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -25,7 +28,7 @@ struct Ran {
 
 /// Run the program to its end, which is never a panic.
 fn run<A: AsRef<OsStr>>(arguments: impl IntoIterator<Item = A>) -> Ran {
-    let mut command = assert_cmd::cargo::cargo_bin_cmd!("vfio-conform");
+    let mut command = assert_cmd::Command::new(program());
     let output = command.args(arguments).timeout(PATIENCE).output().expect("it can be run");
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
     let ran =
@@ -147,7 +150,7 @@ fn what_mlx5_verify_lacks_is_2() {
     }
     let path = std::env::var("PATH").expect("there is one");
     let path = format!("{}:{path}", text(tools.path()));
-    let mut command = assert_cmd::cargo::cargo_bin_cmd!("vfio-conform");
+    let mut command = assert_cmd::Command::new(program());
     let output = command.args(verify).env("PATH", path).timeout(PATIENCE).output();
     let output = output.expect("it can be run");
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
@@ -522,7 +525,7 @@ fn a_full_disk_is_no_success() {
     let small = ["generate", "--out", "-", "--only", "fds/full/RUNNING/same-state"];
     let large = ["generate", "--out", "-"];
     for arguments in [&large[..], &small, &["replay"], &["replay", "--json"]] {
-        let mut command = Command::new(assert_cmd::cargo::cargo_bin!("vfio-conform"));
+        let mut command = Command::new(program());
         let full = full.try_clone().expect("a second descriptor");
         let output = command.args(arguments).stdout(full).stderr(Stdio::piped()).output();
         let output = output.expect("it can be run");
@@ -550,7 +553,7 @@ fn a_closed_pipe_is_no_error() {
         &[&["generate", "--out", "-"], &["replay", "--events"], &["replay", "--json"], &["replay"]];
     for arguments in cases {
         for lines in [0, 1] {
-            let mut command = Command::new(assert_cmd::cargo::cargo_bin!("vfio-conform"));
+            let mut command = Command::new(program());
             command.args(*arguments).stdout(Stdio::piped()).stderr(Stdio::piped());
             let mut child = command.spawn().expect("it can be run");
             let mut reader = BufReader::new(child.stdout.take().expect("it is piped"));
@@ -571,7 +574,7 @@ fn a_closed_pipe_is_no_error() {
 #[test]
 fn a_closed_pipe_does_not_hide_a_verdict() {
     for arguments in [&["--json"][..], &[]] {
-        let mut command = Command::new(assert_cmd::cargo::cargo_bin!("vfio-conform"));
+        let mut command = Command::new(program());
         command.args(["replay", "--target", "reference:reset-keeps-state"]).args(arguments);
         let mut child = command.stdout(Stdio::piped()).spawn().expect("it can be run");
         drop(child.stdout.take());
@@ -887,7 +890,7 @@ struct Working(std::process::Child);
 
 impl Working {
     fn begin(arguments: &[&str]) -> Self {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_vfio-conform"));
+        let mut command = Command::new(program());
         let command = command.args(arguments).stdout(Stdio::piped()).stderr(Stdio::null());
         Self(command.spawn().expect("it can be run"))
     }
@@ -1075,7 +1078,7 @@ fn what_is_no_result_is_said() {
 #[test]
 fn a_killed_run_is_no_result() {
     let at = directory();
-    let mut child = Command::new(env!("CARGO_BIN_EXE_vfio-conform"))
+    let mut child = Command::new(program())
         .args(["check", "--engine", "own", "--threads", "1", "--results", text(at.path())])
         .stdout(Stdio::null())
         .stderr(Stdio::null())
@@ -1178,7 +1181,7 @@ fn quiet_and_verbose() {
 
 /// As a terminal of this width shows it.
 fn on_a_terminal(columns: u32, variables: &[(&str, &str)], arguments: &str) -> String {
-    let program = env!("CARGO_BIN_EXE_vfio-conform");
+    let program = program().display().to_string();
     let command = format!("stty columns {columns}; {program} {arguments}");
     let mut script = Command::new("script");
     script.args(["-qefc", &command, "/dev/null"]).env("TERM", "xterm-256color");

@@ -46,7 +46,7 @@ fn ten_thousand_traces_are_replayed() {
     let cat = "cat all |";
     let mut pipe = Command::new("sh");
     pipe.args(["-c", &format!("{cat} \"$0\" --json replay --traces /dev/stdin")]);
-    pipe.arg(assert_cmd::cargo::cargo_bin!("vfio-conform"));
+    pipe.arg(crate::program::program());
     assert_eq!(counted(&tool.prepare(pipe, [""; 0]).output().unwrap()), many);
 }
 
@@ -91,7 +91,7 @@ fn a_gigabyte_of_traces_is_replayed_in_little_memory() {
     let tool = Tool::new();
     let mut output = BufWriter::new(File::create(tool.path("file")).unwrap());
     for number in 0..10_000 {
-        trace(&mut output, &format!("many/{number}"), 2_100);
+        trace(&mut output, &format!("many/{number}"), 2_200);
     }
     drop(output);
     let size = fs::metadata(tool.path("file")).unwrap().len();

@@ -8,6 +8,9 @@ mod killed;
 mod mirror;
 mod starved;
 
+#[path = "../program/mod.rs"]
+mod program;
+
 use std::ffi::OsStr;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -15,6 +18,7 @@ use std::process::{Child, Command, Output, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use program::program;
 use tempfile::TempDir;
 
 /// Longer than anything takes on a busy machine.
@@ -46,14 +50,14 @@ impl Tool {
     }
 
     fn command<A: AsRef<OsStr>>(&self, arguments: impl IntoIterator<Item = A>) -> Command {
-        self.prepare(Command::new(assert_cmd::cargo::cargo_bin!("vfio-conform")), arguments)
+        self.prepare(Command::new(program()), arguments)
     }
 
     /// The tool behind these commands of a shell.
     fn after(&self, shell: &str, arguments: &[&str]) -> Command {
         let mut sh = Command::new("sh");
         sh.args(["-c", &format!("{shell}; exec \"$0\" \"$@\"")]);
-        sh.arg(assert_cmd::cargo::cargo_bin!("vfio-conform"));
+        sh.arg(program());
         self.prepare(sh, arguments)
     }
 
