@@ -4,7 +4,8 @@
 # Runs every cell once whole and once in four partitions, as four hosts would, and holds the union of
 # the partitions' verdicts against the whole run's, test by test, as JUnit has them.
 #
-#     conformance/shards.sh
+#     conformance/shards.sh                        # every cell, which takes half an hour
+#     conformance/shards.sh -E 'test(/^arcs/)'     # these, as nextest's filters say
 #
 # Needs cargo-nextest. Exit status: 1 if a test fails or the verdicts differ, 2 if it cannot be tried.
 set -euo pipefail
@@ -15,6 +16,7 @@ cargo nextest --version >/dev/null 2>&1 || {
     exit 2
 }
 profile=reference
+filter=("$@")
 # Words of so many states more loop inside their cell.
 export VFIO_CONFORM_EXTRA="${VFIO_CONFORM_EXTRA:-1}"
 scratch="$(mktemp -d)"
@@ -35,7 +37,7 @@ run() {
     local status=0
     cargo nextest run --locked --release --profile "$profile" --no-fail-fast --status-level none \
         --final-status-level fail --hide-progress-bar -p vfio-conform --features cells --test cells \
-        "${@:2}" || status=$?
+        "${filter[@]}" "${@:2}" || status=$?
     # 100: tests failed. Anything else is no run.
     [ "$status" -eq 0 ] || [ "$status" -eq 100 ] || exit 2
     verdicts >"$scratch/$1"
