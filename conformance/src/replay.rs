@@ -5,6 +5,7 @@
 use std::collections::{BTreeMap, HashSet};
 use std::error::Error;
 use std::fmt;
+use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 use vfio_fsm_core::{Features, Op, Reply};
@@ -175,6 +176,7 @@ pub struct Replayer<'t> {
     buffer: Vec<u8>,
     slots: Slots,
     ops: u64,
+    took: Duration,
     unsaid: BTreeMap<String, u64>,
     /// The answers of this trace so far.
     answers: Vec<(Seen, Judged)>,
@@ -202,6 +204,7 @@ impl<'t> Replayer<'t> {
             buffer: vec![0; BUFFER],
             slots: Slots::default(),
             ops: 0,
+            took: Duration::ZERO,
             unsaid: BTreeMap::new(),
             answers: Vec::new(),
             told: HashSet::new(),
@@ -213,6 +216,18 @@ impl<'t> Replayer<'t> {
         if let Some(reason) = self.inapplicable(trace, options) {
             return Outcome { verdict: Verdict::NotApplicable { reason }, ops: 0 };
         }
+        let began = Instant::now();
+        let outcome = self.afresh(trace, options);
+        self.took += began.elapsed();
+        outcome
+    }
+
+    /// How long all traces so far have taken, without what is made of their verdicts.
+    pub const fn took(&self) -> Duration {
+        self.took
+    }
+
+    fn afresh(&mut self, trace: &Trace, options: Options<'_>) -> Outcome {
         for target in self.targets.iter_mut().take(devices(trace)) {
             if let Err(error) = target.fresh(trace.header.features) {
                 return Outcome { verdict: Verdict::Fail(not_fresh(&error)), ops: 0 };

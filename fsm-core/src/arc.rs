@@ -128,6 +128,19 @@ pub enum SessionEffect {
     Ends,
 }
 
+impl SessionEffect {
+    /// What becomes of the data_fd, as diagrams have it; nothing if there is none.
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::None => "",
+            Self::Opens(Direction::Saving) => "fd to read",
+            Self::Opens(Direction::Resuming) => "fd to write",
+            Self::Keeps => "same fd",
+            Self::Ends => "fd ends",
+        }
+    }
+}
+
 impl Arc {
     /// The arc between two states of a device with these flags, if there is one.
     pub const fn new(features: Features, from: State, to: State) -> Option<Self> {

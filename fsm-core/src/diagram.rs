@@ -3,8 +3,8 @@
 
 use core::fmt;
 
-use crate::arc::{SessionEffect, arcs};
-use crate::state::{Direction, Features, State};
+use crate::arc::arcs;
+use crate::state::{Features, State};
 
 /// The machine of a flag set in Graphviz' DOT language.
 #[derive(Clone, Copy, Debug)]
@@ -13,16 +13,6 @@ pub struct Dot(pub Features);
 /// The machine of a flag set as a Mermaid state diagram.
 #[derive(Clone, Copy, Debug)]
 pub struct Mermaid(pub Features);
-
-fn label(effect: SessionEffect) -> &'static str {
-    match effect {
-        SessionEffect::None => "",
-        SessionEffect::Opens(Direction::Saving) => "fd to read",
-        SessionEffect::Opens(Direction::Resuming) => "fd to write",
-        SessionEffect::Keeps => "same fd",
-        SessionEffect::Ends => "fd ends",
-    }
-}
 
 impl fmt::Display for Dot {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -37,7 +27,7 @@ impl fmt::Display for Dot {
             writeln!(f, "    {state}{extra};")?;
         }
         for arc in arcs(self.0) {
-            writeln!(f, "    {arc} [label=\"{}\"];", label(arc.session()))?;
+            writeln!(f, "    {arc} [label=\"{}\"];", arc.session().label())?;
         }
         writeln!(f, "    ERROR -> RUNNING [label=\"reset\", style=dashed];")?;
         writeln!(f, "}}")
@@ -49,7 +39,7 @@ impl fmt::Display for Mermaid {
         writeln!(f, "stateDiagram-v2")?;
         writeln!(f, "    [*] --> RUNNING: open, or reset from anywhere")?;
         for arc in arcs(self.0) {
-            let label = label(arc.session());
+            let label = arc.session().label();
             let colon = if label.is_empty() { "" } else { ": " };
             writeln!(f, "    {} --> {}{colon}{label}", arc.from(), arc.to())?;
         }

@@ -24,22 +24,25 @@ use super::output::{self, Output};
 use super::watched::Watched;
 use super::{Result, Verdict};
 
+/// Options of [`Cases`], with which nothing is checked but these models.
+const SELECTION: [&str; 2] = ["model", "features"];
+
 #[derive(Debug, Args)]
 pub(crate) struct Arguments {
     /// Also print each property with what it says.
-    #[arg(long)]
+    #[arg(long, conflicts_with_all = SELECTION)]
     properties: bool,
     /// Also print which property catches which bug, in how many steps.
-    #[arg(long)]
+    #[arg(long, conflicts_with_all = SELECTION)]
     mutants: bool,
     /// Also check the large models of two machines: minutes, and some gigabytes.
-    #[arg(long)]
+    #[arg(long, conflicts_with_all = SELECTION)]
     system: bool,
     /// Also print the shortest run by which each fault is caught.
-    #[arg(long)]
+    #[arg(long, conflicts_with_all = SELECTION)]
     runs: bool,
     /// Also write the counterexamples, as traces that a correct device passes, to this file.
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", conflicts_with_all = SELECTION)]
     counterexamples: Option<PathBuf>,
     #[command(flatten)]
     cases: Cases,

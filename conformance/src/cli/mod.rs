@@ -6,6 +6,7 @@ mod abuse;
 mod bench;
 #[cfg(feature = "check")]
 mod bugs;
+mod cases;
 #[cfg(feature = "check")]
 mod check;
 mod complete;
@@ -133,8 +134,8 @@ enum Command {
     #[cfg(feature = "check")]
     Bugs(bugs::Arguments),
     /// Do to a device node what no VMM should and any process can: bad sizes, flags and pointers.
-    Abuse(abuse::Arguments),
-    /// Close, unbind and remove a device under its users.
+    Abuse(cases::Arguments),
+    /// Close, unbind and remove a device, named by its directory in /sys, under its users.
     Lifetime(lifetime::Arguments),
     /// Run whole migrations, with a reset or a cancel at every step.
     Migrate(migrate::Arguments),

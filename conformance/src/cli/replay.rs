@@ -9,7 +9,6 @@ use std::io::BufReader;
 use std::io::BufWriter;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
-use std::time::Instant;
 
 use clap::Args;
 use vfio_conform::deviation::Deviations;
@@ -248,7 +247,6 @@ pub(crate) fn run(arguments: &Arguments, output: &mut Output) -> Result {
     let mut events = Events::new(arguments.events, "replay");
     events.expect(planned);
     let mut report = Report::new(name);
-    let started = Instant::now();
     let mut replayer = Replayer::new(borrowed);
     let mut seen = 0;
     traces.each(|trace| {
@@ -277,6 +275,7 @@ pub(crate) fn run(arguments: &Arguments, output: &mut Output) -> Result {
         .into());
     }
     report.unsaid = replayer.unsaid().clone();
+    let took = replayer.took();
     drop(replayer);
     let pace = match &arguments.target {
         TargetName::Kernel(devices) if arguments.pace => {
@@ -291,7 +290,7 @@ pub(crate) fn run(arguments: &Arguments, output: &mut Output) -> Result {
     events.done()?;
     let complete =
         arguments.selection.is_all() && arguments.traces.is_empty() && arguments.from == 0;
-    report.finish(started.elapsed(), deviations.as_ref(), complete);
+    report.finish(took, deviations.as_ref(), complete);
     #[cfg(feature = "junit")]
     if let Some(path) = &arguments.junit {
         let written =

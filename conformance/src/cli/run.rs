@@ -4,7 +4,6 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::time::Instant;
 
 use indicatif::HumanCount;
 use serde::Serialize;
@@ -94,11 +93,10 @@ fn replay(name: &TargetName, traces: &[Trace]) -> Result<Report> {
     let targets = targets.iter_mut().map(|target| &mut **target as &mut dyn Target).collect();
     let mut replayer = Replayer::new(targets);
     let mut report = Report::new(name.describe());
-    let started = Instant::now();
     for trace in traces {
         report.record_trace(trace, replayer.replay(trace, Options::default()));
     }
-    report.finish(started.elapsed(), None, true);
+    report.finish(replayer.took(), None, true);
     Ok(report)
 }
 

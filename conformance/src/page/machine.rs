@@ -5,7 +5,7 @@
 use std::fmt::{self, Write as _};
 
 use maud::{Markup, html};
-use vfio_fsm_core::{Arc, Direction, Dot, Features, Mermaid, SessionEffect, State, arcs};
+use vfio_fsm_core::{Arc, Direction, Dot, Features, Mermaid, State, arcs};
 
 use super::svg;
 use crate::coverage::{Came, Coverage, Tally};
@@ -117,7 +117,7 @@ impl<'a> Machine<'a> {
         let line = Line::of(arc);
         let tally = self.tally(arc);
         let class = tally.map_or("plain", |tally| class_of(tally.verdict()));
-        let effect = effect(arc.session());
+        let effect = arc.session().label();
         let words = match tally {
             None => effect.to_owned(),
             Some(tally) => in_short(tally),
@@ -288,16 +288,6 @@ const fn meaning(came: Came) -> &'static str {
         Came::Passed => "✓ n traces walked it, and all was right",
         Came::Deviated => "≈ m of n differed in a way that is known",
         Came::Failed => "✗ m of n were answered wrongly",
-    }
-}
-
-const fn effect(effect: SessionEffect) -> &'static str {
-    match effect {
-        SessionEffect::None => "",
-        SessionEffect::Opens(Direction::Saving) => "fd to read",
-        SessionEffect::Opens(Direction::Resuming) => "fd to write",
-        SessionEffect::Keeps => "same fd",
-        SessionEffect::Ends => "fd ends",
     }
 }
 
