@@ -192,6 +192,8 @@ fn wrong_use_is_2() {
         (&["generate", "--out", "-", "--only", "bogus/*"], &["no trace is selected"]),
         (&["lab", "--only", "bogus/*"], &["no trace is selected"]),
         (&["lab", "--migrate", "--only", "arcs/*"], &["--migrate", "cannot be used with"]),
+        (&["check", "--model", "Saver", "--runs"], &["--runs", "cannot be used with"]),
+        (&["check", "--features", "full", "--counterexamples", "x"], &["cannot be used with"]),
         (&["lab", "--rounds", "0"], &["--rounds"]),
         (&["lab", "--watchdog", "soon"], &["soon", "--watchdog"]),
     ];
