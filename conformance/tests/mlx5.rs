@@ -93,7 +93,7 @@ fn call(thread: usize, op: Op<u32>, reply: Reply<usize>, [began, ended]: [u64; 2
     Call { thread, op, reply: Some(reply), began, ended }
 }
 
-/// M143: a call on a data_fd that is closed while it is under way has the file until it returns: it
+/// M143, C19: a call on a data_fd that is closed while it is under way has the file until it returns: it
 /// may find the session dead. One that begins later may not.
 #[test]
 fn a_close_under_a_call_leaves_it_the_file() {
@@ -111,6 +111,18 @@ fn a_close_under_a_call_leaves_it_the_file() {
     let rules = Rules::new(Features::ALL);
     assert_ne!(order(&history(3), rules), Order::None);
     assert_eq!(order(&history(8), rules), Order::None);
+    // C19: PRECOPY_INFO looks at the state first, and the reset has led to RUNNING.
+    let info = |errno, reset: bool| {
+        let mut history = history(3);
+        history.0[1].op = Op::PrecopyInfo { fd };
+        history.0[1].reply = Some(Reply::Errno(errno));
+        if !reset {
+            history.0.pop();
+        }
+        order(&history, rules)
+    };
+    assert_ne!(info(Errno::EINVAL, true), Order::None);
+    assert_eq!(info(Errno::EINVAL, false), Order::None, "the device is in PRE_COPY");
     let mut alive = history(3);
     alive.0[1].reply = Some(Reply::Info(PrecopyInfo::default()));
     assert_eq!(order(&alive, rules), Order::None, "a read is not answered so");

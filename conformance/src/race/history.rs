@@ -4,7 +4,7 @@
 use std::fmt;
 
 use serde::Serialize;
-use vfio_fsm_core::{Errno, Fd, Op, Reply};
+use vfio_fsm_core::{Errno, Fd, Op, Reply, State};
 
 /// One call: from when to when, by whom, and what came of it.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -79,6 +79,18 @@ impl History {
         let fd = call.data_fd();
         let closes = |other: &Call| matches!(other.op, Op::CloseFd { .. }) && other.overlaps(call);
         fd.is_some() && self.0.iter().any(|other| closes(other) && other.data_fd() == fd)
+    }
+
+    /// Whether the data_fd of a call is one to write.
+    pub(super) fn is_resuming(&self, call: &Call) -> bool {
+        let fd = call.data_fd();
+        let opened = |other: &Call| match (&other.op, other.reply) {
+            (Op::SetState { to, .. }, Some(Reply::Fd(opened))) => {
+                opened == fd && to.known() == Some(State::Resuming)
+            }
+            _ => false,
+        };
+        fd.is_some() && self.0.iter().any(opened)
     }
 
     /// Whether one call was over, and had its effect, before another began.

@@ -124,8 +124,9 @@ impl Explained {
             next.done |= 1 << index;
             let said = next.apply(op, *way);
             let agrees = call.reply.as_ref().is_none_or(|seen| {
-                let released = said == Reply::Errno(Errno::EBADF) && *seen == DEAD;
-                rules.agree(call, &said, seen) || closing && released
+                let released = closing && said == Reply::Errno(Errno::EBADF);
+                rules.agree(call, &said, seen)
+                    || released && *seen == Reply::Errno(next.dead(history, call))
             });
             if let (Reply::Fd(Some(fd)), Some(Reply::Fd(Some(name)))) = (said, &call.reply) {
                 let place = name.0 as usize;
@@ -135,6 +136,16 @@ impl Explained {
             agrees.then_some(next)
         });
         ways.collect()
+    }
+
+    /// What a data_fd says whose session is over, and that is held open by the call alone.
+    fn dead(&self, history: &History, call: &Call) -> Errno {
+        match call.op {
+            Op::PrecopyInfo { .. } if history.is_resuming(call) => Errno::ENOTTY,
+            // C19: the state is looked at before the session.
+            Op::PrecopyInfo { .. } if !self.device.fsm().state().is_pre_copy() => Errno::EINVAL,
+            _ => Errno::ENODEV,
+        }
     }
 
     /// The op in the device's own numbers; `None` if its data_fd has not been handed out yet.
@@ -156,9 +167,6 @@ impl Explained {
         said
     }
 }
-
-/// What a data_fd says whose session is over.
-const DEAD: Reply<usize> = Reply::Errno(Errno::ENODEV);
 
 /// What a device makes of the next call where it has a choice.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
