@@ -59,6 +59,12 @@ pub enum LifetimeError {
 /// Every case. Those that can bring a kernel down come last.
 pub const CASES: &[Case] = &[
     Case { name: "closed", covers: &["C25", "C26"], dangerous: false, run: closed },
+    Case {
+        name: "reset-while-closed",
+        covers: &["C36"],
+        dangerous: false,
+        run: reset_while_closed,
+    },
     Case { name: "unbound", covers: &["G10"], dangerous: false, run: unbound },
     Case { name: "removed", covers: &["G10"], dangerous: false, run: removed },
     Case { name: "unbound-in-use", covers: &["G10"], dangerous: false, run: unbound_in_use },
@@ -229,6 +235,30 @@ fn closed(life: &mut Life) -> Result<(), LifetimeError> {
             drop(device);
             life.comes_back(&format!("after a close in {state}"))?;
         }
+    }
+    Ok(())
+}
+
+/// Left in every state, closed, and reset through /sys before anybody opens it again: the driver takes
+/// its locks while nobody has the device open.
+fn reset_while_closed(life: &mut Life) -> Result<(), LifetimeError> {
+    let file = life.dir.join("reset");
+    if !file.exists() {
+        life.outcome.inapplicable = Some("the device has no `reset` in /sys");
+        return Ok(());
+    }
+    for state in STATES {
+        let mut device = life.open()?;
+        device.fresh()?;
+        if Life::go(&mut device, state).is_none() {
+            continue;
+        }
+        drop(device);
+        let reset = life.write(file.clone(), "1".to_owned());
+        if !life.is_over(&reset, &format!("reset while closed, after {state}")) {
+            return Ok(());
+        }
+        life.comes_back(&format!("after a reset while closed in {state}"))?;
     }
     Ok(())
 }
@@ -427,6 +457,17 @@ mod tests {
         assert!(!life(folder.path()).is_mediated(), "it cannot be removed");
         fs::write(folder.path().join("remove"), "").expect("writes");
         assert!(life(folder.path()).is_mediated());
+    }
+
+    /// C36: a device that cannot be reset while it is closed says so, and is not taken for a good one.
+    #[test]
+    fn what_cannot_be_reset_while_closed_says_so() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let mut life = life(folder.path());
+        reset_while_closed(&mut life).expect("nothing is opened");
+        assert_eq!(life.outcome.inapplicable, Some("the device has no `reset` in /sys"));
+        fs::write(folder.path().join("reset"), "").expect("writes");
+        assert!(reset_while_closed(&mut life).is_err(), "there is no device behind it");
     }
 
     /// G11: nothing is missed where a kernel goes down.
