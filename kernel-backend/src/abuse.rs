@@ -25,7 +25,9 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::thread;
 
 use vfio_bindings::bindings::vfio::{
-    VFIO_DEVICE_FEATURE_GET as GET, VFIO_DEVICE_FEATURE_MIG_DATA_SIZE as DATA_SIZE,
+    VFIO_DEVICE_FEATURE_DMA_LOGGING_START as LOGGING_START,
+    VFIO_DEVICE_FEATURE_DMA_LOGGING_STOP as LOGGING_STOP, VFIO_DEVICE_FEATURE_GET as GET,
+    VFIO_DEVICE_FEATURE_MIG_DATA_SIZE as DATA_SIZE,
     VFIO_DEVICE_FEATURE_MIG_DEVICE_STATE as DEVICE_STATE, VFIO_DEVICE_FEATURE_MIGRATION as FLAGS,
     VFIO_DEVICE_FEATURE_PROBE as PROBE, VFIO_DEVICE_FEATURE_SET as SET,
 };
@@ -89,12 +91,13 @@ pub enum AbuseError {
 
 /// Every case.
 pub const CASES: &[Case] = &[
-    Case { name: "feature-argsz", covers: &["G1"], run: feature_argsz },
-    Case { name: "feature-flags", covers: &["G2"], run: feature_flags },
-    Case { name: "feature-probe", covers: &["G2"], run: feature_probe },
-    Case { name: "feature-numbers", covers: &["G3"], run: feature_numbers },
+    Case { name: "feature-argsz", covers: &["G1", "C38"], run: feature_argsz },
+    Case { name: "feature-flags", covers: &["G2", "C38"], run: feature_flags },
+    Case { name: "feature-probe", covers: &["G2", "C38"], run: feature_probe },
+    Case { name: "feature-numbers", covers: &["G3", "C38"], run: feature_numbers },
     Case { name: "feature-outputs", covers: &["G4", "R12", "C1"], run: feature_outputs },
     Case { name: "feature-memory", covers: &["G5", "C2", "C3"], run: feature_memory },
+    Case { name: "logging-memory", covers: &["C40"], run: logging_memory },
     Case { name: "precopy-argsz", covers: &["R38"], run: precopy_argsz },
     Case { name: "precopy-outputs", covers: &["G4"], run: precopy_outputs },
     Case { name: "precopy-memory", covers: &["G5"], run: precopy_memory },
@@ -102,7 +105,7 @@ pub const CASES: &[Case] = &[
     Case { name: "read-memory", covers: &["G6"], run: read_memory },
     Case { name: "write-memory", covers: &["G7"], run: write_memory },
     Case { name: "positions", covers: &["C22", "G8"], run: positions },
-    Case { name: "concurrent-writers", covers: &["G9"], run: concurrent_writers },
+    Case { name: "concurrent-writers", covers: &["G9", "C42"], run: concurrent_writers },
 ];
 
 impl Case {
@@ -138,8 +141,8 @@ const FEATURE_LEN: usize = 16;
 /// `struct vfio_precopy_info`.
 const INFO_LEN: usize = 24;
 
-fn feature(argsz: u32, flags: u32, payload: [u8; 8]) -> Vec<u8> {
-    [&argsz.to_ne_bytes()[..], &flags.to_ne_bytes(), &payload].concat()
+fn feature(argsz: u32, flags: u32, payload: impl AsRef<[u8]>) -> Vec<u8> {
+    [&argsz.to_ne_bytes()[..], &flags.to_ne_bytes(), payload.as_ref()].concat()
 }
 
 /// The payload of a SET, with something in data_fd.
@@ -175,6 +178,16 @@ impl Abuser<'_> {
         let device = self.device.device_fd();
         let done = device.and_then(|fd| self.brink.ioctl(fd, DEVICE_FEATURE, argument.len()));
         (done, self.brink.get(argument.len()))
+    }
+
+    /// The same in memory that may be used like this alone.
+    fn feature_in(&mut self, access: Access, argument: &[u8]) -> io::Result<Returned> {
+        self.brink.put(argument);
+        self.brink.allow(access)?;
+        let device = self.device.device_fd();
+        let done = device.and_then(|fd| self.brink.ioctl(fd, DEVICE_FEATURE, argument.len()));
+        self.brink.allow(Access::ReadWrite)?;
+        Ok(done)
     }
 
     /// A call that must fail with this errno and leave its argument as it is.
@@ -367,13 +380,13 @@ fn feature_memory(abuser: &mut Abuser<'_>) -> io::Result<()> {
         (SET | DEVICE_STATE, state(State::Running)),
     ];
     for (flags, payload) in calls {
+        let whole = feature(FEATURE_LEN as u32, flags, payload);
         for access in [Access::Read, Access::None] {
-            let done = feature_in(abuser, access, flags, payload)?;
+            let done = abuser.feature_in(access, &whole)?;
             abuser.returns(fault, done, format_args!("feature {flags:#x} in memory {access:?}"));
         }
         // The header is there, and what follows is not.
         for room in [8, 12] {
-            let whole = feature(FEATURE_LEN as u32, flags, payload);
             let (done, _) = abuser.feature(&whole[..room]);
             abuser.returns(fault, done, format_args!("feature {flags:#x} cut off after {room}"));
         }
@@ -381,7 +394,8 @@ fn feature_memory(abuser: &mut Abuser<'_>) -> io::Result<()> {
     abuser.expect_state(State::Running, "calls with bad memory");
     // The device moves, and only then is seen that nobody can be told (C2, C3).
     let first_free = free_number()?;
-    let done = feature_in(abuser, Access::Read, SET | DEVICE_STATE, state(State::StopCopy))?;
+    let save = feature(FEATURE_LEN as u32, SET | DEVICE_STATE, state(State::StopCopy));
+    let done = abuser.feature_in(Access::Read, &save)?;
     abuser.returns(fault, done, "SET(STOP_COPY) in memory Read");
     abuser.expect_state(State::StopCopy, "a SET whose answer cannot be written");
     let now_free = free_number()?;
@@ -393,18 +407,26 @@ fn feature_memory(abuser: &mut Abuser<'_>) -> io::Result<()> {
     Ok(())
 }
 
-fn feature_in(
-    abuser: &mut Abuser<'_>,
-    access: Access,
-    flags: u32,
-    payload: [u8; 8],
-) -> io::Result<Returned> {
-    abuser.brink.put(&feature(FEATURE_LEN as u32, flags, payload));
-    abuser.brink.allow(access)?;
-    let device = abuser.device.device_fd();
-    let done = device.and_then(|fd| abuser.brink.ioctl(fd, DEVICE_FEATURE, FEATURE_LEN));
-    abuser.brink.allow(Access::ReadWrite)?;
-    Ok(done)
+/// A START of DMA logging whose answer cannot be written leaves nothing started, which another START
+/// shows: a device that still logs refuses it.
+fn logging_memory(abuser: &mut Abuser<'_>) -> io::Result<()> {
+    if abuser.feature(&feature(8, PROBE | SET | LOGGING_START, [])).0.is_err() {
+        abuser.outcome.inapplicable = Some("the device has no DMA logging");
+        return Ok(());
+    }
+    let page = Brink::PAGE as u64;
+    let range = [0, page];
+    let ranges = range.as_ptr().expose_provenance() as u64;
+    let (num_ranges, reserved) = (1_u32.to_ne_bytes(), [0; 4]);
+    let control = [&page.to_ne_bytes()[..], &num_ranges, &reserved, &ranges.to_ne_bytes()].concat();
+    let start = feature(8 + control.len() as u32, SET | LOGGING_START, control);
+    let done = abuser.feature_in(Access::Read, &start)?;
+    abuser.returns(Err(Errno::EFAULT), done, "START in memory Read");
+    let (done, _) = abuser.feature(&start);
+    abuser.returns(Ok(0), done, "START after a START whose answer cannot be written");
+    let (done, _) = abuser.feature(&feature(8, SET | LOGGING_STOP, []));
+    abuser.returns(Ok(0), done, "STOP");
+    Ok(())
 }
 
 /// The number that the next fd will have.

@@ -21,7 +21,8 @@ fn run(case: &Case, features: Features, quirks: Quirks) -> Outcome {
     case.run(&mut device).expect("there is memory, and the device can be reset")
 }
 
-/// G1, G2, G3, G4, G5, G6, G7, G8, R38: A kernel that does what it should is found without fault.
+/// G1, G2, G3, G4, G5, G6, G7, G8, R38, C3, C38, C40: A kernel that does what it should is found without
+/// fault.
 #[test]
 fn a_good_kernel_bears_it() {
     // Alone, since it looks for the next free fd.
@@ -43,7 +44,7 @@ fn a_good_kernel_bears_it() {
     }
 }
 
-/// G1, G2, G3, G4, G5, G6, G7, G8, R38: Each way to be wrong is found by the case that is about it.
+/// G1, G2, G3, G4, G5, G6, G7, G8, R38, C38, C40: Each way to be wrong is found by the case that is about it.
 #[test]
 fn each_way_to_be_wrong_is_found() {
     let _guard = fd_table_is_mine();
@@ -56,6 +57,7 @@ fn each_way_to_be_wrong_is_found() {
         (Wrong::UnknownFeature, "feature-numbers"),
         (Wrong::AnswerLost, "feature-memory"),
         (Wrong::FdStays, "feature-memory"),
+        (Wrong::LogStays, "logging-memory"),
         (Wrong::InfoArgsz, "precopy-argsz"),
         (Wrong::InfoFlags, "precopy-outputs"),
         (Wrong::InfoCount, "precopy-memory"),
@@ -85,7 +87,7 @@ fn wrong_answers_are_found() {
     }
 }
 
-/// G9: A device that gives two writers more room than one is found: the threads of this case reach
+/// G9, C42: A device that gives two writers more room than one is found: the threads of this case reach
 /// a pipe in place of the device, which takes all.
 #[test]
 fn an_overrun_is_found() {

@@ -18,8 +18,9 @@ use nix::libc;
 use vfio_bindings::bindings::vfio::{
     VFIO_DEVICE_FEATURE_GET as GET, VFIO_DEVICE_FEATURE_MASK, VFIO_DEVICE_FEATURE_PROBE as PROBE,
     VFIO_DEVICE_FEATURE_SET as SET, VFIO_DEVICE_FLAGS_PCI, VFIO_GROUP_FLAGS_VIABLE,
-    VFIO_PRECOPY_INFO_REINIT, vfio_device_bind_iommufd, vfio_device_feature_mig_state,
-    vfio_device_info, vfio_group_status, vfio_precopy_info, vfio_region_info,
+    VFIO_PRECOPY_INFO_REINIT, vfio_device_bind_iommufd, vfio_device_feature_dma_logging_control,
+    vfio_device_feature_mig_state, vfio_device_info, vfio_group_status, vfio_precopy_info,
+    vfio_region_info,
 };
 use vfio_fsm_core::device::{ArcActions, ArcFailure, Device, DeviceData};
 use vfio_fsm_core::{
@@ -158,6 +159,8 @@ pub(crate) enum Wrong {
     UnknownFeature,
     /// An answer that cannot be written is success.
     AnswerLost,
+    /// DMA logging goes on when the answer cannot be written.
+    LogStays,
     /// A data_fd stays behind when the answer cannot be written.
     FdStays,
     /// PRECOPY_INFO does not look at its argsz.
@@ -199,6 +202,8 @@ struct Held {
 #[derive(Debug)]
 pub(crate) struct World {
     device: Model,
+    /// Whether DMA logging was started.
+    logs: bool,
     held: Vec<Held>,
     pub(crate) quirks: Quirks,
     /// How often `/dev/vfio/7` was opened.
@@ -231,8 +236,14 @@ pub(crate) fn begin(features: Features) {
 pub(crate) fn begin_with(features: Features, value: u8) {
     let mut device = Model::new(features, Memory { value, ..Memory::default() });
     assert_eq!(device.apply(Op::Close, &mut []), Reply::Ok);
-    let world =
-        World { device, held: Vec::new(), quirks: Quirks::default(), group_opened: 0, resets: 0 };
+    let world = World {
+        device,
+        logs: false,
+        held: Vec::new(),
+        quirks: Quirks::default(),
+        group_opened: 0,
+        resets: 0,
+    };
     WORLD.with(|cell| *cell.borrow_mut() = Some(world));
 }
 
@@ -447,6 +458,8 @@ impl World {
         let (allowed, size) = match feature {
             1 | 9 => (GET, 8),
             2 => (GET | SET, 8),
+            6 => (SET, 24),
+            7 => (SET, 0),
             12 if self.device.fsm().features().pre_copy() => (SET, 0),
             _ if self.is(Wrong::UnknownFeature) => return Err(libc::EINVAL),
             _ => return Err(libc::ENOTTY),
@@ -464,6 +477,11 @@ impl World {
             return Ok(0);
         }
         match (feature, call) {
+            (6, _) => self.start_logging(payload.cast()),
+            (7, _) => {
+                self.logs = false;
+                Ok(0)
+            }
             (12, _) => self.ask(Op::OptInPrecopyV2).map(|_| 0),
             (2, SET) => self.set_in(payload.cast()),
             (2, _) => {
@@ -482,6 +500,20 @@ impl World {
             Err(_) if self.is(Wrong::AnswerLost) => Ok(0),
             written => written.map(|()| 0),
         }
+    }
+
+    /// As `vfio_ioctl_device_feature_logging_start()` does, of a device that looks at no range.
+    fn start_logging(
+        &mut self,
+        payload: *mut vfio_device_feature_dma_logging_control,
+    ) -> Result<c_int, i32> {
+        let control = copy_in(payload)?;
+        if std::mem::replace(&mut self.logs, true) {
+            return Err(libc::EBUSY);
+        }
+        let written = self.answer(payload, control);
+        self.logs = written.is_ok() || self.is(Wrong::LogStays);
+        written
     }
 
     /// The fd is there only when the user could be told of it.
