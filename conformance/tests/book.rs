@@ -512,7 +512,7 @@ struct Requirement {
     source: String,
     text: String,
     covers: Vec<String>,
-    later: Option<u32>,
+    uncovered: Option<String>,
     note: Option<String>,
 }
 
@@ -584,10 +584,10 @@ fn the_requirements_are_a_chapter() {
 }
 
 fn row(it: &Requirement) -> String {
-    let Requirement { id, level, source, text, covers, later, note } = it;
+    let Requirement { id, level, source, text, covers, uncovered, note } = it;
     let note = note.as_ref().map(|note| format!(" *{}*", cell(note))).unwrap_or_default();
-    let covers = match later {
-        Some(issue) => format!("later: issue {issue}"),
+    let covers = match uncovered {
+        Some(why) => format!("nothing: {}", cell(why)),
         None => covered_by(covers),
     };
     let (text, source) = (cell(text), cell(source));

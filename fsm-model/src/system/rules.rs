@@ -40,7 +40,7 @@ impl<const N: usize> System<N> {
             |step| step.starts().then(|| step.after.wires.iter().all(|wire| {
                 wire.came.ended && wire.came.from.is_some() && !wire.came.mixed
             }));
-        "system-as-it-stopped" ["V6" "R37"]
+        "system-as-it-stopped" ["V6" "R37" "R18"]
             "each device that a destination starts has what its source had when it stopped"
             |step| step.starts().then(|| (0..N).all(|index| {
                 let registers = step.after.destination[index].device.actions().registers();

@@ -92,12 +92,16 @@ fn a_read_waits_for_its_save() {
     assert!(matches!(poll, Reply::Ready(ready) if ready.readable));
 }
 
-/// M71, R31: poll in STOP_COPY says readable even while a read would wait, as the uAPI wants.
+/// M71, R31, C27: poll in STOP_COPY says readable even while a read would wait, as the uAPI wants, and
+/// a read that may not wait is EAGAIN even so.
 #[test]
 fn stop_copy_is_always_readable() {
     let (double, device, fd) = waiting(State::StopCopy);
     let poll = apply(&device, Op::Poll { fd });
     assert!(matches!(poll, Reply::Ready(ready) if ready.readable));
+    let at_once =
+        device.non_blocking().apply(Op::Read { fd, len: 64 }, &mut [0; 64]).map(<[u8]>::to_vec);
+    assert_eq!(at_once, Reply::Errno(Errno::EAGAIN));
     double.let_go();
 }
 
