@@ -90,20 +90,24 @@ fn wanted(arguments: &Arguments) -> impl Iterator<Item = (Suite, Features)> + us
 
 /// The traces that are wanted.
 fn traces(arguments: &Arguments) -> Vec<Trace> {
-    let is_wanted = |trace: &Trace| {
-        let filter = arguments.filter.as_ref().filter(|_| arguments.exact);
-        filter.is_none_or(|name| *name == trace.header.name)
+    let exact = arguments.filter.as_deref().filter(|_| arguments.exact);
+    let of = |(suite, features): (Suite, Features)| match exact {
+        None => [suite.generate(features), with_more_states(suite, features)].concat(),
+        Some(name) => {
+            let more = || with_more_states(suite, features).into_iter();
+            let named = suite.named(features, name);
+            named.or_else(|| more().find(|trace| trace.header.name == name)).into_iter().collect()
+        }
     };
-    let of = |(suite, features): (Suite, Features)| {
-        let extra = extra().filter(|_| suite == Suite::Complete);
-        let more = extra.map(|extra| {
-            // The machines are minimal, as a test holds.
-            let specification = Specification::new(Kind::Stream, features, true, true);
-            specification.traces(extra, false).unwrap_or_default()
-        });
-        suite.generate(features).into_iter().chain(more.into_iter().flatten())
-    };
-    wanted(arguments).flat_map(of).filter(is_wanted).collect()
+    wanted(arguments).flat_map(of).collect()
+}
+
+/// The tests for so many states more as are asked for.
+fn with_more_states(suite: Suite, features: Features) -> Vec<Trace> {
+    let Some(extra) = extra().filter(|_| suite == Suite::Complete) else { return Vec::new() };
+    // The machines are minimal, as a test holds.
+    let specification = Specification::new(Kind::Stream, features, true, true);
+    specification.traces(extra, false).unwrap_or_default()
 }
 
 /// For how many states more there are tests; none if nobody says, or as many as there are anyway.

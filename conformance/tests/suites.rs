@@ -78,6 +78,20 @@ fn every_run_of_level_1_is_a_trace() {
     }
 }
 
+/// A trace asked for by its name is the one that its suite has, and other names have none.
+#[test]
+fn a_name_leads_to_its_trace() {
+    for &suite in Suite::ALL {
+        for features in Features::SETS {
+            let all = suite.generate(features);
+            for trace in all.iter().step_by(all.len() / 8 + 1) {
+                assert_eq!(suite.named(features, &trace.header.name).as_ref(), Some(trace));
+            }
+            assert_eq!(suite.named(features, &format!("{suite}/{}/", features.slug())), None);
+        }
+    }
+}
+
 /// A file that was cut off at the end of a line is not taken for a whole one.
 #[test]
 fn a_file_that_was_cut_off_is_refused() {

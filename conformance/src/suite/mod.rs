@@ -77,6 +77,16 @@ impl Suite {
         }
     }
 
+    /// The one of them that is named so, if there is one, for who wants no other: of the model only
+    /// that one is looked for.
+    pub fn named(self, features: Features, name: &str) -> Option<Trace> {
+        match self {
+            #[cfg(feature = "check")]
+            Self::Model => model::named(features, name),
+            _ => self.generate(features).into_iter().find(|trace| trace.header.name == name),
+        }
+    }
+
     /// Its traces, for every set of flags.
     pub fn generate_all(self) -> Vec<Trace> {
         Features::SETS.into_iter().flat_map(|features| self.generate(features)).collect()

@@ -55,8 +55,16 @@ impl Refuted {
 }
 
 pub(super) fn generate(features: Features) -> Vec<Trace> {
-    let refuted = Refuted::all().iter().filter(|refuted| refuted.claim.features() == features);
-    refuted.filter_map(Refuted::trace).collect()
+    with_flags(features).filter_map(Refuted::trace).collect()
+}
+
+pub(super) fn named(features: Features, name: &str) -> Option<Trace> {
+    let name = name.strip_prefix(&format!("{}/{}/", Suite::Model, features.slug()))?;
+    with_flags(features).find(|refuted| refuted.name() == name)?.trace()
+}
+
+fn with_flags(features: Features) -> impl Iterator<Item = &'static Refuted> {
+    Refuted::all().iter().filter(move |refuted| refuted.claim.features() == features)
 }
 
 fn ends_in_wrong_bytes(run: &Counterexample) -> bool {
