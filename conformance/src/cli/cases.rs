@@ -15,6 +15,8 @@ use super::output::Output;
 use super::replay::TargetName;
 
 #[derive(Debug, Args)]
+// A command that has these among its own would have two groups of this name.
+#[group(skip)]
 pub(crate) struct Arguments {
     /// `kernel:DEVICE`, as `replay` has it; of two devices the first is taken.
     #[arg(long)]

@@ -358,3 +358,14 @@ impl Selection {
         Ok(traces)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What clap holds of its commands only when one of them is asked for, held of all.
+    #[test]
+    fn the_commands_are_sound() {
+        Cli::command().debug_assert();
+    }
+}
