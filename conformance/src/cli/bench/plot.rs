@@ -69,7 +69,8 @@ where
         let style = colour.stroke_width(width);
         chart
             .draw_series(LineSeries::new(line.points.clone(), style))?
-            .label(line.name.as_str())
+            // plotters takes text for a little narrower than it is.
+            .label(format!("{}  ", line.name))
             .legend(move |(x, y)| PathElement::new([(x, y), (x + 20, y)], style));
         let dots = line.points.iter().map(|point| Circle::new(*point, 2 + width, colour.filled()));
         chart.draw_series(dots)?;
