@@ -26,6 +26,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use parking_lot::Mutex;
 use vfio_fsm_core::Features;
 use vfio_fsm_core::vmm::frame::Limits;
 use vfio_fsm_core::vmm::{Event, Hook, LoadPlan, Plan, Verdict};
@@ -102,21 +103,24 @@ impl Write for Link {
     }
 }
 
-/// The guest at the source: as long as its device may start anything, it changes.
-fn guest(vhca: &VhcaHandle, rate: u64, over: &AtomicBool) {
+/// The guest at the source: until it is halted, its device changes.
+fn guest(vhca: &VhcaHandle, rate: u64, halted: &Mutex<bool>, over: &AtomicBool) {
     let mut last = Instant::now();
     while !over.load(Ordering::Relaxed) {
         thread::sleep(Duration::from_millis(1));
         let passed = last.elapsed();
         last += passed;
-        if !vhca.status().initiator_suspended {
+        let halted = halted.lock();
+        if !*halted {
             vhca.dirty((rate as f64 * passed.as_secs_f64()) as u64);
         }
     }
 }
 
 /// The VMM at the source.
-struct Source {
+struct Source<'g> {
+    /// Whether the guest is halted. Who holds it is not in the middle of a change.
+    halted: &'g Mutex<bool>,
     started: Instant,
     rounds: u32,
     sent: u64,
@@ -124,7 +128,7 @@ struct Source {
     frozen: Option<Instant>,
 }
 
-impl Source {
+impl Source<'_> {
     /// Everything is sent that there was; `standing` says what has come since.
     fn round(&mut self, standing: &Standing) {
         self.rounds += 1;
@@ -146,10 +150,15 @@ impl Source {
     }
 }
 
-impl Vmm for Source {
+impl Vmm for Source<'_> {
     fn hook(&mut self, hook: Hook) -> bool {
-        if hook == Hook::Freeze {
-            self.frozen = Some(Instant::now());
+        match hook {
+            Hook::Freeze => {
+                *self.halted.lock() = true;
+                self.frozen = Some(Instant::now());
+            }
+            Hook::Thaw => *self.halted.lock() = false,
+            _ => {}
         }
         true
     }
@@ -198,14 +207,21 @@ fn migrate(setting: Setting) -> Result<bool, Box<dyn Error>> {
     let (ours, theirs) = UnixStream::pair()?;
     let link = Link { stream: ours, rate: setting.link_rate, due: Instant::now() };
     let over = AtomicBool::new(false);
-    let mut vmm =
-        Source { started: Instant::now(), rounds: 0, sent: 0, estimates: [None; 2], frozen: None };
+    let halted = Mutex::new(false);
+    let mut vmm = Source {
+        halted: &halted,
+        started: Instant::now(),
+        rounds: 0,
+        sent: 0,
+        estimates: [None; 2],
+        frozen: None,
+    };
     println!(
         "{:>6} {:>10} {:>12}      {:>12}          {:>11}  {:>11}",
         "round", "at", "bytes", "bytes", "to send it", "by the uAPI"
     );
     let (saved, loaded, running) = thread::scope(|scope| -> Result<_, Box<dyn Error>> {
-        scope.spawn(|| guest(from.vhca(), setting.dirty_rate, &over));
+        scope.spawn(|| guest(from.vhca(), setting.dirty_rate, &halted, &over));
         let loading = scope.spawn(|| {
             let (plan, limits) = (LoadPlan::default(), Limits { max_data: Plan::LIVE.chunk });
             let accepts = |compat: &str| compat == "mlx5";
