@@ -149,6 +149,13 @@ impl Life {
         has.then(|| device.apply(Op::set(to), &mut []).map(<[u8]>::len))
     }
 
+    /// Leave the device in this state, and nobody has it open; false if it has no such state.
+    fn leave(&self, state: State) -> Result<bool, LifetimeError> {
+        let mut device = self.open()?;
+        device.fresh()?;
+        Ok(Self::go(&mut device, state).is_some())
+    }
+
     /// A device that has just come, or come back: in RUNNING, and it can be saved.
     fn is_as_new(&mut self, device: &mut KernelDevice, after: &str) {
         let state = device.apply(Op::GetState, &mut []).map(<[u8]>::len);
@@ -229,10 +236,7 @@ fn at(path: &Path) -> impl FnOnce(io::Error) -> LifetimeError {
 /// Closed in every state and opened again, without a reset in between.
 fn closed(life: &mut Life) -> Result<(), LifetimeError> {
     for state in STATES {
-        let mut device = life.open()?;
-        device.fresh()?;
-        if Life::go(&mut device, state).is_some() {
-            drop(device);
+        if life.leave(state)? {
             life.comes_back(&format!("after a close in {state}"))?;
         }
     }
@@ -248,12 +252,9 @@ fn reset_while_closed(life: &mut Life) -> Result<(), LifetimeError> {
         return Ok(());
     }
     for state in STATES {
-        let mut device = life.open()?;
-        device.fresh()?;
-        if Life::go(&mut device, state).is_none() {
+        if !life.leave(state)? {
             continue;
         }
-        drop(device);
         let reset = life.write(file.clone(), "1".to_owned());
         if !life.is_over(&reset, &format!("reset while closed, after {state}")) {
             return Ok(());
@@ -275,12 +276,9 @@ fn removed(life: &mut Life) -> Result<(), LifetimeError> {
 
 fn gone_in_each_state(life: &mut Life, unbind: bool) -> Result<(), LifetimeError> {
     for state in STATES {
-        let mut device = life.open()?;
-        device.fresh()?;
-        if Life::go(&mut device, state).is_none() {
+        if !life.leave(state)? {
             continue;
         }
-        drop(device);
         let (create, uuid) = life.maker()?;
         if unbind {
             let (file, name) = life.unbind()?;
@@ -459,7 +457,7 @@ mod tests {
         assert!(life(folder.path()).is_mediated());
     }
 
-    /// C36: a device that cannot be reset while it is closed says so, and is not taken for a good one.
+    /// A device that cannot be reset while it is closed says so, and is not taken for a good one.
     #[test]
     fn what_cannot_be_reset_while_closed_says_so() {
         let folder = tempfile::tempdir().expect("a folder");

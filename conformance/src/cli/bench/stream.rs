@@ -14,7 +14,8 @@ use super::super::Result;
 use super::{Bench, Curve, Findings, Line, Table};
 
 /// From 64 KiB to 256 MiB.
-const SIZES: [usize; 7] = [64 << 10, 256 << 10, 1 << 20, 4 << 20, 16 << 20, 64 << 20, 256 << 20];
+const SIZES: [usize; 7] = [64 << 10, 256 << 10, 1 << 20, 4 << 20, 16 << 20, 64 << 20, LARGEST];
+const LARGEST: usize = 256 << 20;
 const PLAN: Plan = Plan { pre_copy: false, ..Plan::LIVE };
 const CHUNK: usize = PLAN.chunk as usize;
 
@@ -92,7 +93,7 @@ pub(super) fn measure(bench: &Bench) -> Result<Findings> {
     for size in SIZES {
         bench.now(&format!("stream of {} KiB", size >> 10));
         // A small image many times over: a round of a few milliseconds is the scheduler's.
-        let times = SIZES[6] / size;
+        let times = LARGEST / size;
         let (mut from, mut to) = (Image::new(size), Image::new(size));
         let (mut bare_from, mut bare_to) = (Image::new(size), Image::new(size));
         let compared = bench.compare(
