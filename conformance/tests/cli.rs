@@ -19,6 +19,10 @@ use tempfile::TempDir;
 /// Longer than anything takes, on a busy machine, without optimisation.
 const PATIENCE: Duration = Duration::from_secs(300);
 
+/// What makes a program take anything for a terminal with colour, or for none: a machine of CI sets
+/// the first of them.
+const COLOUR_VARIABLES: [&str; 4] = ["CI", "CLICOLOR", "CLICOLOR_FORCE", "NO_COLOR"];
+
 /// How a run ended.
 struct Ran {
     code: Option<i32>,
@@ -29,6 +33,9 @@ struct Ran {
 /// Run the program to its end, which is never a panic.
 fn run<A: AsRef<OsStr>>(arguments: impl IntoIterator<Item = A>) -> Ran {
     let mut command = assert_cmd::Command::new(program());
+    for variable in COLOUR_VARIABLES {
+        command.env_remove(variable);
+    }
     let output = command.args(arguments).timeout(PATIENCE).output().expect("it can be run");
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
     let ran =
@@ -1186,8 +1193,11 @@ fn on_a_terminal(columns: u32, variables: &[(&str, &str)], arguments: &str) -> S
     let program = program().display().to_string();
     let command = format!("stty columns {columns}; {program} {arguments}");
     let mut script = Command::new("script");
+    for variable in COLOUR_VARIABLES {
+        script.env_remove(variable);
+    }
     script.args(["-qefc", &command, "/dev/null"]).env("TERM", "xterm-256color");
-    script.env_remove("NO_COLOR").envs(variables.iter().copied()).stdin(Stdio::null());
+    script.envs(variables.iter().copied()).stdin(Stdio::null());
     let output = script.output().expect("script, of util-linux, is there");
     String::from_utf8(output.stdout).expect("it is text").replace('\r', "")
 }
