@@ -7,10 +7,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::Duration;
 
-use vfio_conform::race::{Order, Plan, Rules, order, race, shrink};
+use vfio_conform::race::{Call, History, Order, Plan, Rules, order, race, shrink};
+use vfio_fsm_core::EndOfStream::Permanent;
 use vfio_fsm_core::device::{Device, Memory};
 use vfio_fsm_core::vmm::Port;
-use vfio_fsm_core::{Fd, Features, Op, Reply, State};
+use vfio_fsm_core::{Errno, Fd, Features, Op, Reply, State};
 
 const RULES: Rules = Rules::new(Features::ALL);
 
@@ -118,6 +119,43 @@ fn what_is_right_is_explained() {
         let history = race(vec![racing.clone(), racing.clone(), racing], plan(seed)).unwrap();
         let order = order(&history, RULES);
         assert_ne!(order, Order::None, "seed {seed}:\n{history}");
+    }
+}
+
+/// From when to when a thread did what, and what it was answered.
+fn call(thread: usize, (began, ended): (u64, u64), op: Op<u32>, reply: Reply<usize>) -> Call {
+    Call { thread, op, reply: Some(reply), began, ended }
+}
+
+/// S5: a data_fd is closed when the last call on it is over, and no sooner: what such a call is
+/// answered must be what its session says, which a close does not end.
+#[test]
+fn a_close_under_a_call_excuses_nothing() {
+    let fd = Fd(1);
+    let set = |to| Op::set(to).map_fd(|never: std::convert::Infallible| match never {});
+    let dead = Reply::Errno(Errno::ENODEV);
+    let closed = Reply::Errno(Errno::EBADF);
+    let (under, behind) = ((3, 8), (6, 9));
+    // What is done behind the close, when the read is, its answer, and whether that is explained.
+    let cases = [
+        (Op::GetState, Reply::State(State::PreCopy.into()), under, dead, false),
+        (Op::GetState, Reply::State(State::PreCopy.into()), under, Reply::Bytes(1), true),
+        (Op::GetState, Reply::State(State::PreCopy.into()), under, closed, true),
+        (Op::GetState, Reply::State(State::PreCopy.into()), behind, Reply::Bytes(1), false),
+        (Op::GetState, Reply::State(State::PreCopy.into()), behind, closed, true),
+        (Op::Reset, Reply::Ok, under, dead, true),
+        (Op::Reset, Reply::Ok, behind, dead, false),
+        (set(State::StopCopy), Reply::Fd(None), under, Reply::EndOfStream(Permanent), true),
+        (set(State::PreCopyP2p), Reply::Fd(None), under, Reply::EndOfStream(Permanent), false),
+    ];
+    for (op, answer, when, reply, right) in cases {
+        let history = History(vec![
+            call(0, (1, 2), set(State::PreCopy), Reply::Fd(Some(fd))),
+            call(1, when, Op::Read { fd, len: 1 }, reply),
+            call(0, (4, 5), Op::CloseFd { fd }, Reply::Ok),
+            call(0, (6, 7), op, answer),
+        ]);
+        assert_eq!(order(&history, RULES) != Order::None, right, "\n{history}");
     }
 }
 

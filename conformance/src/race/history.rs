@@ -4,7 +4,7 @@
 use std::fmt;
 
 use serde::Serialize;
-use vfio_fsm_core::{Errno, Fd, Op, Reply, State};
+use vfio_fsm_core::{Errno, Fd, Op, Reply};
 
 /// One call: from when to when, by whom, and what came of it.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -34,7 +34,12 @@ impl Call {
         )
     }
 
-    fn data_fd(&self) -> Option<Fd> {
+    /// Whether it takes a data_fd away from calls that come later.
+    fn closes(&self) -> bool {
+        matches!(self.op, Op::CloseFd { .. }) && !matches!(self.reply, Some(Reply::Errno(_)))
+    }
+
+    pub(super) fn data_fd(&self) -> Option<Fd> {
         let mut named = None;
         let _same = self.op.map_fd(|fd| {
             named = Some(fd);
@@ -73,24 +78,13 @@ impl Call {
 pub struct History(pub Vec<Call>);
 
 impl History {
-    /// Whether the data_fd of a call is closed while the call is under way: it keeps the file until
-    /// it returns, so that it may yet see the session's end.
-    pub(super) fn closes_under(&self, call: &Call) -> bool {
-        let fd = call.data_fd();
-        let closes = |other: &Call| matches!(other.op, Op::CloseFd { .. }) && other.overlaps(call);
-        fd.is_some() && self.0.iter().any(|other| closes(other) && other.data_fd() == fd)
-    }
-
-    /// Whether the data_fd of a call is one to write.
-    pub(super) fn is_resuming(&self, call: &Call) -> bool {
-        let fd = call.data_fd();
-        let opened = |other: &Call| match (&other.op, other.reply) {
-            (Op::SetState { to, .. }, Some(Reply::Fd(opened))) => {
-                opened == fd && to.known() == Some(State::Resuming)
-            }
-            _ => false,
+    /// Whether a call uses a data_fd that is closed while the call is under way: it may have hold of
+    /// the file, which then is open until it returns.
+    pub(super) fn is_closed_under(&self, call: &Call) -> bool {
+        let closes = |other: &Call| {
+            other.closes() && other.data_fd() == call.data_fd() && other.overlaps(call)
         };
-        fd.is_some() && self.0.iter().any(opened)
+        call.is_on_data_fd() && self.0.iter().any(closes)
     }
 
     /// Whether one call was over, and had its effect, before another began.

@@ -55,7 +55,7 @@ pub fn order(history: &History, rules: Rules) -> Order {
     let features = rules.features;
     let mut search = Search { history, rules, before: before(history), seen: HashSet::new() };
     let device = Device::new(features, Dictated::default());
-    let start = Explained { done: 0, device, names: Vec::new() };
+    let start = Explained { done: 0, device, names: Vec::new(), held: Vec::new() };
     let mut order = Vec::new();
     if search.go(&start, &mut order) { Order::Found(order) } else { Order::None }
 }
@@ -84,6 +84,8 @@ struct Explained {
     device: Device<Dictated, FDS>,
     /// The device's own numbers of the data_fds, by their numbers in the history.
     names: Vec<Option<Fd>>,
+    /// Data_fds that are closed, by their numbers in the history, whose files calls still hold open.
+    held: Vec<Fd>,
 }
 
 impl Search<'_> {
@@ -117,34 +119,50 @@ impl Explained {
     /// After this call, in each way in which the device answers it so.
     fn explain(&self, history: &History, index: usize, rules: Rules) -> Vec<Self> {
         let call = &history.0[index];
-        let closing = history.closes_under(call);
         let Some(op) = self.op(call) else { return Vec::new() };
-        let ways = ways(call).iter().filter_map(|way| {
-            let mut next = self.clone();
+        let ways = ways(call).iter().map(|way| self.after(op, *way));
+        let answers: Vec<_> = match call.data_fd().filter(|name| self.held.contains(name)) {
+            None => ways.collect(),
+            // It came too late, or it is one of those that hold the file.
+            Some(_) => {
+                let late = (self.clone(), Reply::Errno(Errno::EBADF));
+                let holds = history.is_closed_under(call);
+                [late].into_iter().chain(ways.filter(|_| holds)).collect()
+            }
+        };
+        let mut explained = Vec::new();
+        for (mut next, said) in answers {
+            if !call.reply.as_ref().is_none_or(|seen| rules.agree(call, &said, seen)) {
+                continue;
+            }
             next.done |= 1 << index;
-            let said = next.apply(op, *way);
-            let agrees = call.reply.as_ref().is_none_or(|seen| {
-                let released = closing && said == Reply::Errno(Errno::EBADF);
-                rules.agree(call, &said, seen)
-                    || released && *seen == Reply::Errno(next.dead(history, call))
-            });
             if let (Reply::Fd(Some(fd)), Some(Reply::Fd(Some(name)))) = (said, &call.reply) {
                 let place = name.0 as usize;
                 next.names.resize(next.names.len().max(place + 1), None);
                 next.names[place] = Some(fd);
             }
-            agrees.then_some(next)
-        });
-        ways.collect()
+            if let (Op::CloseFd { fd: name }, Reply::Ok) = (call.op, said) {
+                next.held.push(name);
+            }
+            next.release(history);
+            explained.push(next);
+        }
+        explained
     }
 
-    /// What a data_fd says whose session is over, and that is held open by the call alone.
-    fn dead(&self, history: &History, call: &Call) -> Errno {
-        match call.op {
-            Op::PrecopyInfo { .. } if history.is_resuming(call) => Errno::ENOTTY,
-            // C19: the state is looked at before the session.
-            Op::PrecopyInfo { .. } if !self.device.fsm().state().is_pre_copy() => Errno::EINVAL,
-            _ => Errno::ENODEV,
+    /// Close the files that no call can hold any longer.
+    fn release(&mut self, history: &History) {
+        let calls = history.0.iter().enumerate();
+        let open = calls.filter(|(index, _)| self.done & 1 << index == 0).map(|(_, call)| call);
+        let holders: Vec<_> = open.filter(|call| history.is_closed_under(call)).collect();
+        let (held, free): (Vec<_>, Vec<_>) = core::mem::take(&mut self.held)
+            .into_iter()
+            .partition(|name| holders.iter().any(|call| call.data_fd() == Some(*name)));
+        self.held = held;
+        for name in free {
+            if let Some(fd) = self.names.get(name.0 as usize).copied().flatten() {
+                self.device.apply(Op::CloseFd { fd }, &mut []);
+            }
         }
     }
 
@@ -159,12 +177,15 @@ impl Explained {
         known.then_some(op)
     }
 
-    fn apply(&mut self, op: Op<u32>, way: Way) -> Reply<usize> {
+    /// After an op, and its answer. What a close leaves to the calls under way is `release`'s.
+    fn after(&self, op: Op<u32>, way: Way) -> (Self, Reply<usize>) {
+        let mut next = self.clone();
         let mut buf = [0];
-        self.device.apply(Op::Touch(way as u8), &mut buf);
-        let said = self.device.apply(op.map(|_| [0].as_slice()), &mut buf).map(<[u8]>::len);
-        self.device.apply(Op::Touch(Way::Gives as u8), &mut buf);
-        said
+        next.device.apply(Op::Touch(way as u8), &mut buf);
+        let said = next.device.apply(op.map(|_| [0].as_slice()), &mut buf).map(<[u8]>::len);
+        next.device.apply(Op::Touch(Way::Gives as u8), &mut buf);
+        let closes = matches!(op, Op::CloseFd { .. });
+        (if closes { self.clone() } else { next }, said)
     }
 }
 
