@@ -24,7 +24,8 @@ use crate::observe::{
 };
 use crate::replay::{Mismatch, Verdict};
 
-pub use scenario::{Ends, SCENARIOS, Scenario};
+pub use scenario::{SCENARIOS, Scenario};
+pub use stage::Ends;
 
 use stage::Stage;
 
@@ -138,7 +139,7 @@ pub struct Watched {
 impl Scenario {
     /// Play it. `on` hears what is being done.
     pub fn play(&self, setup: &Setup, on: &mut dyn FnMut(&str)) -> Played {
-        let mut stage = match Stage::open(self, setup, on) {
+        let mut stage = match Stage::open(self.name, self.announces_reset, setup, on) {
             Ok(stage) => stage,
             Err(trouble) => return Played { trouble: Some(trouble), ..Played::default() },
         };

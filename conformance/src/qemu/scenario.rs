@@ -1,28 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! What is played.
 
-use std::fmt;
-
 use super::Trouble;
-use super::stage::Stage;
-
-/// Which of the two VMs goes on.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Ends {
-    /// The source.
-    Stayed,
-    /// The destination.
-    Moved,
-}
-
-impl fmt::Display for Ends {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Stayed => "the source alone",
-            Self::Moved => "the destination alone",
-        })
-    }
-}
+use super::stage::{Ends, Stage};
 
 /// Something that is done to a VM that migrates.
 #[derive(Clone, Copy, Debug)]

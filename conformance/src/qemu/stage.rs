@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! A scenario under way: what can be done to source and destination.
 
+use std::fmt;
 use std::path::PathBuf;
 
 use serde_json::{Value, json};
 use vfio_fsm_core::{Op, Reply, State};
 
-use super::scenario::{Ends, Scenario};
 use super::vmm::{Start, Vmm, uri};
 use super::{Setup, Trouble, Watched, fresh};
 use crate::observe::{Recording, Step};
@@ -14,9 +14,29 @@ use crate::observe::{Recording, Step};
 /// Milliseconds of downtime that let a migration come to its end.
 const DOWNTIME: u32 = 300;
 
+/// Which of the two VMs goes on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ends {
+    /// The source.
+    Stayed,
+    /// The destination.
+    Moved,
+}
+
+impl fmt::Display for Ends {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Stayed => "the source alone",
+            Self::Moved => "the destination alone",
+        })
+    }
+}
+
 /// Source and destination of a scenario.
 pub(super) struct Stage<'s> {
-    scenario: &'s Scenario,
+    /// Of the scenario.
+    name: &'static str,
+    announce_reset: bool,
     setup: &'s Setup,
     on: &'s mut dyn FnMut(&str),
     source: Vmm,
@@ -28,23 +48,35 @@ pub(super) struct Stage<'s> {
 }
 
 impl<'s> Stage<'s> {
-    /// With a source that runs.
+    /// With a source that runs. `announce_reset`: whether the devices say that they can be reset.
     pub(super) fn open(
-        scenario: &'s Scenario,
+        name: &'static str,
+        announce_reset: bool,
         setup: &'s Setup,
         on: &'s mut dyn FnMut(&str),
     ) -> Result<Self, Trouble> {
         on("starting the source");
         setup.devices.iter().try_for_each(|device| fresh(device))?;
         let start = Start {
-            name: &format!("{}/source", scenario.name),
+            name: &format!("{name}/source"),
             device: &setup.devices[0],
-            announce_reset: scenario.announces_reset,
+            announce_reset,
             incoming: None,
         };
         let source = Vmm::start(setup, &start)?;
         let (migrations, gone) = (Vec::new(), Vec::new());
-        Ok(Self { scenario, setup, on, source, destination: None, attempts: 0, migrations, gone })
+        let (destination, attempts) = (None, 0);
+        Ok(Self {
+            name,
+            announce_reset,
+            setup,
+            on,
+            source,
+            destination,
+            attempts,
+            migrations,
+            gone,
+        })
     }
 
     /// Keep migrations in PRE_COPY. QEMU asks a device for the size of its last share only while there
@@ -84,9 +116,9 @@ impl<'s> Stage<'s> {
         self.attempts += 1;
         let socket = self.socket();
         let start = Start {
-            name: &format!("{}/destination-{}", self.scenario.name, self.attempts),
+            name: &format!("{}/destination-{}", self.name, self.attempts),
             device: &self.setup.devices[1],
-            announce_reset: self.scenario.announces_reset,
+            announce_reset: self.announce_reset,
             incoming: Some(&socket),
         };
         self.destination = Some(Vmm::start(self.setup, &start)?);
@@ -134,9 +166,9 @@ impl<'s> Stage<'s> {
         (self.on)("starting a VM at the destination's device");
         self.see_off_destination();
         let start = Start {
-            name: &format!("{}/restarted", self.scenario.name),
+            name: &format!("{}/restarted", self.name),
             device: &self.setup.devices[1],
-            announce_reset: self.scenario.announces_reset,
+            announce_reset: self.announce_reset,
             incoming: None,
         };
         let vmm = Vmm::start(self.setup, &start)?;
