@@ -4,7 +4,7 @@
 # Runs every cell once whole and once in four partitions, as four hosts would, and holds the union of
 # the partitions' verdicts against the whole run's, test by test, as JUnit has them.
 #
-#     conformance/shards.sh                        # every cell, which takes half an hour
+#     conformance/shards.sh                        # every cell, which takes seven minutes
 #     conformance/shards.sh -E 'test(/^arcs/)'     # these, as nextest's filters say
 #
 # Needs cargo-nextest. Exit status: 1 if a test fails or the verdicts differ, 2 if it cannot be tried.
@@ -19,6 +19,8 @@ profile=reference
 filter=("$@")
 # Words of so many states more loop inside their cell.
 export VFIO_CONFORM_EXTRA="${VFIO_CONFORM_EXTRA:-1}"
+# Where nextest puts it, wherever Cargo builds.
+junit="target/nextest/$profile/junit.xml"
 scratch="$(mktemp -d)"
 trap 'rm -rf "$scratch"' EXIT
 
@@ -29,12 +31,13 @@ verdicts() {
         /<(failure|error)/ { verdict = "fail" }
         /<skipped/ { verdict = "skipped" }
         /<\/testcase>/ || /<testcase [^>]*\/>/ { print name, verdict }
-    ' "${CARGO_TARGET_DIR:-target}/nextest/$profile/junit.xml"
+    ' "$junit"
 }
 
 # A run whose tests fail has verdicts all the same.
 run() {
     local status=0
+    rm -f "$junit"
     cargo nextest run --locked --release --profile "$profile" --no-fail-fast --status-level none \
         --final-status-level fail --hide-progress-bar -p vfio-conform --features cells --test cells \
         "${filter[@]}" "${@:2}" || status=$?

@@ -157,6 +157,17 @@ fn a_close_under_a_call_excuses_nothing() {
         ]);
         assert_eq!(order(&history, RULES) != Order::None, right, "\n{history}");
     }
+    // Whoever comes behind the close has no file, also while another call still has.
+    for (reply, right) in [(closed, true), (Reply::Bytes(1), false)] {
+        let read = |thread, when, reply| call(thread, when, Op::Read { fd, len: 1 }, reply);
+        let history = History(vec![
+            call(0, (1, 2), set(State::PreCopy), Reply::Fd(Some(fd))),
+            read(1, (3, 8), Reply::Bytes(1)),
+            call(0, (4, 5), Op::CloseFd { fd }, Reply::Ok),
+            read(2, (6, 7), reply),
+        ]);
+        assert_eq!(order(&history, RULES) != Order::None, right, "\n{history}");
+    }
 }
 
 /// S5: every flaw is found by some seed, and shown in a history that is no larger.
