@@ -3,6 +3,7 @@
 //! needs no library of anyone's.
 
 use std::fs;
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 
@@ -42,7 +43,28 @@ pub(super) fn obtain(
     if !member.join("Cargo.toml").exists() {
         return Err(Error::NoReplayer { source_tree: source_tree.to_owned() });
     }
-    build(source_tree, &cache.dir("replayer-target"), cancel)
+    let target_dir = cache.dir("replayer-target");
+    give_to(source_tree, &target_dir)?;
+    build(source_tree, &target_dir, cancel)
+}
+
+/// Empties a target directory in which another tree was built. Cargo knows a package by its place
+/// in the tree, and what it has to build by the files' ages: of a checkout that is older than
+/// what was built from another one it would build nothing, and take that.
+fn give_to(source_tree: &Path, target_dir: &Path) -> Result<(), Error> {
+    let mark = target_dir.join("source-tree");
+    let tree = source_tree.as_os_str().as_encoded_bytes();
+    if fs::read(&mark).is_ok_and(|of| of == tree) {
+        return Ok(());
+    }
+    match fs::remove_dir_all(target_dir) {
+        Err(error) if error.kind() != ErrorKind::NotFound => {
+            return Err(file("empty", target_dir)(error));
+        }
+        _ => {}
+    }
+    fs::create_dir_all(target_dir).map_err(file("create", target_dir))?;
+    fs::write(&mark, tree).map_err(file("write", &mark))
 }
 
 /// A static test program or embedder of the library is not a replayer.
@@ -133,6 +155,18 @@ mod tests {
         assert!(library.expect_err("no entry").contains("library"));
         assert!(static_program(b"#!/bin/sh\n").is_err());
         assert!(static_program(&program(elf::EM_X86_64, 1, elf::PT_LOAD)[..100]).is_err());
+    }
+
+    #[test]
+    fn what_another_tree_built_is_not_taken() {
+        let target = tempfile::tempdir().expect("a directory for it");
+        let target = target.path().join("target");
+        let built = target.join("built");
+        for (tree, stays) in [("/one", false), ("/one", true), ("/two", false), ("/one", false)] {
+            give_to(Path::new(tree), &target).expect("it can be written to");
+            assert_eq!(built.exists(), stays, "{tree}");
+            fs::write(&built, tree).expect("it can be written to");
+        }
     }
 
     #[test]
