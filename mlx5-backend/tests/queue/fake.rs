@@ -179,7 +179,10 @@ impl Fake {
     }
 
     fn post_locked(&self, state: &mut State, event_type: u8, data: &[u8]) {
-        for queue in state.event_queues.values_mut().filter(|q| q.mask & 1 << event_type != 0) {
+        let State { event_queues, armed, .. } = state;
+        for (number, queue) in event_queues.iter_mut().filter(|q| q.1.mask & 1 << event_type != 0) {
+            let unread = queue.produced.saturating_sub(consumed(armed, *number));
+            assert!(unread < queue.entries, "queue {number:#x} of events overflows");
             let at = queue.produced % queue.entries * 64;
             let iova = queue.pages[(at / 4096) as usize] + at % 4096;
             let mut event = [0; 64];
@@ -190,6 +193,12 @@ impl Fake {
             self.dma.write(iova + 63, &event[63..]).unwrap();
             queue.produced += 1;
         }
+    }
+
+    /// Whether the firmware knows that all events of a queue have been read.
+    pub(crate) fn is_read(&self, number: u8) -> bool {
+        let state = self.state.lock();
+        state.event_queues[&number].produced == consumed(&state.armed, number)
     }
 
     fn queue(&self, state: &State) -> (u64, u64) {
@@ -393,6 +402,12 @@ impl Fake {
         self.handle(move |seen| fake.usual(seen));
         self
     }
+}
+
+/// How many events of a queue have been read, as its doorbell says.
+fn consumed(armed: &[u32], number: u8) -> u64 {
+    let of_queue = armed.iter().rfind(|armed| **armed >> 24 == u32::from(number));
+    of_queue.map_or(0, |armed| u64::from(armed & 0xff_ffff))
 }
 
 impl Registers for Fake {

@@ -94,8 +94,9 @@ fn a_storm() {
                 for request in 0..200 {
                     fake.request_pages(request % 3, 1);
                 }
-                // Until all of them are served: nobody else may be there any more to do it.
-                while fake.state.lock().pages.len() < before + 200 * round {
+                // Until all of them are read and served: nobody else may be there any more to do it.
+                let served = || fake.state.lock().pages.len() == before + 200 * round;
+                while !(served() && fake.is_read(0x12)) {
                     hca.queue().service();
                     std::thread::yield_now();
                 }
@@ -108,7 +109,7 @@ fn a_storm() {
     let pages = fake.state.lock().pages.clone();
     assert_eq!(pages.len(), 10_073);
     assert_eq!(pages.iter().collect::<HashSet<_>>().len(), pages.len());
-    let armed = fake.state.lock().armed.split_off(armed);
+    let armed = fake.state.lock().armed[armed..].to_vec();
     let last = armed.iter().filter(|armed| *armed >> 24 == 0x12).max().unwrap();
     assert_eq!(last & 0xff_ffff, 10_000, "the firmware knows that they were read");
     hca.teardown().unwrap();
