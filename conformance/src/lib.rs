@@ -51,8 +51,8 @@ pub mod replay;
 pub mod report;
 pub mod results;
 pub mod suite;
-pub mod system;
 pub mod target;
+pub mod tidy;
 pub mod trace;
 #[cfg(all(feature = "mlx5", feature = "lab"))]
 pub mod verify;

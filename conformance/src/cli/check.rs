@@ -11,7 +11,7 @@ use clap::{Args, ValueEnum};
 use indicatif::HumanCount;
 use serde::{Serialize, Serializer};
 use vfio_conform::suite::{Refuted, Suite};
-use vfio_conform::system::write_whole;
+use vfio_conform::tidy::write_whole;
 use vfio_conform::trace;
 use vfio_fsm_core::Features;
 use vfio_fsm_model::{

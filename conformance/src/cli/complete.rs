@@ -13,7 +13,7 @@ use vfio_conform::complete::power::Table;
 use vfio_conform::complete::{Complete, Size, Symbol, tour};
 use vfio_conform::replay::Target;
 use vfio_conform::suite::{Input, Kind, Specification, Subject};
-use vfio_conform::system::write_whole;
+use vfio_conform::tidy::write_whole;
 use vfio_conform::trace::{self, Need};
 use vfio_fsm_core::Features;
 

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 use indicatif::HumanCount;
 use serde::Serialize;
-use vfio_conform::system::write_whole;
+use vfio_conform::tidy::write_whole;
 use vfio_conform::trace::{self, Trace};
 
 use super::output::Output;

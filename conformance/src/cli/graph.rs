@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 use indicatif::HumanCount;
 use serde::Serialize;
-use vfio_conform::system::write_whole;
+use vfio_conform::tidy::write_whole;
 use vfio_fsm_core::Features;
 use vfio_fsm_core::device::Bug;
 use vfio_fsm_model::graph::{Graph, Label, Liveness, Seen, Trap, liveness, seen};

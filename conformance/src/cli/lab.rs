@@ -22,7 +22,7 @@ use vfio_conform::qemu::SCENARIOS;
 use vfio_conform::replay::{Mismatch, Outcome, Verdict};
 use vfio_conform::report::Report;
 use vfio_conform::suite::{Input, Kind, Specification, Suite};
-use vfio_conform::system;
+use vfio_conform::tidy;
 use vfio_conform::trace::{self, Trace};
 use vfio_fsm_core::Features;
 use vfio_fsm_kernel::abuse::CASES;
@@ -413,7 +413,7 @@ fn options(arguments: &Arguments) -> Result<lab::Options> {
 }
 
 fn write_traces(file: &Path, traces: &[Trace]) -> Result<()> {
-    system::write_whole(file, |output| trace::write(traces, output))
+    tidy::write_whole(file, |output| trace::write(traces, output))
         .map_err(|error| format!("{}: {error}", file.display()).into())
 }
 

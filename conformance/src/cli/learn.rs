@@ -15,7 +15,7 @@ use vfio_conform::complete::learn::learn;
 use vfio_conform::deviation::Deviations;
 use vfio_conform::replay::{Mismatch, Verdict};
 use vfio_conform::suite::{Kind, Specification, Subject};
-use vfio_conform::system::write_whole;
+use vfio_conform::tidy::write_whole;
 
 use super::Result;
 use super::complete::{DeviceArguments, MachineArguments, subject};

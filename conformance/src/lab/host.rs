@@ -10,7 +10,7 @@ use std::thread;
 use std::time::Duration;
 
 use super::error::Error;
-use crate::system::Family;
+use crate::tidy::Family;
 
 /// A program the lab needs that is not on the PATH.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -10,7 +10,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use super::error::Error;
 use super::host;
-use crate::system::Family;
+use crate::tidy::Family;
 
 /// What a machine is made of.
 #[derive(Debug, Clone, Copy)]

@@ -16,7 +16,7 @@ use fastrand::Rng;
 use vfio_fsm_core::vmm::Port;
 use vfio_fsm_core::{Op, Reply};
 
-use crate::system::tie;
+use crate::tidy::tie;
 
 use super::Error;
 use super::case::{Case, When};

@@ -8,7 +8,7 @@ use std::io::{self, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus};
 
-use crate::system::{Scratch, tie};
+use crate::tidy::{Scratch, tie};
 
 use super::recording::{self, Header, Recording, RecordingError};
 

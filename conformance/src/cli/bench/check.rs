@@ -15,7 +15,7 @@ use clap::Args;
 use indicatif::HumanCount;
 use serde::Serialize;
 use serde_json::Value;
-use vfio_conform::system::{Family, Scratch, tie};
+use vfio_conform::tidy::{Family, Scratch, tie};
 use vfio_fsm_model::Case;
 
 use super::super::Result;

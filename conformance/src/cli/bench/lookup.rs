@@ -7,7 +7,7 @@ use std::process::{Command, Stdio};
 use std::thread;
 use std::time::Duration;
 
-use vfio_conform::system::Family;
+use vfio_conform::tidy::Family;
 
 use super::super::Result;
 use super::{Bench, Findings, Table};

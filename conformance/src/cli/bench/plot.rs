@@ -6,7 +6,7 @@ use std::path::Path;
 
 use plotters::coord::ranged1d::{AsRangedCoord, ValueFormatter};
 use plotters::prelude::*;
-use vfio_conform::system::write_whole;
+use vfio_conform::tidy::write_whole;
 
 use super::super::Result;
 use super::Curve;
