@@ -13,7 +13,7 @@
 //! * [`qemu`] drives a real QEMU that migrates a device, and records it.
 //! * [`results`] keeps what runs found, and `page` shows it.
 //! * `verify` holds the mlx5 backend against a kernel's headers, the shipping driver and libmlx5.
-//! * [`system`] is what keeps the tool from leaving anything behind when it is killed.
+//! * [`tidy`] is what keeps the tool from leaving anything behind when it is killed.
 //! * `lab` boots a distribution's kernel in a virtual machine and replays on its sample driver.
 //!
 //! ```
