@@ -3,8 +3,10 @@
 //!
 //! What was seen is a tree of words. Its *basis* are nodes that are known to be different states;
 //! around it is the *frontier*, each node of which becomes a state of its own or is found to be one
-//! of the basis. The machine so guessed is tried by its own complete suite, so that what is learned
-//! is right under the theorem of [`Complete`].
+//! of the basis. The machine so guessed must say what the tree says; then it is tried by its own
+//! complete suite, so that what is learned is right under the theorem of [`Complete`].
+
+use std::collections::VecDeque;
 
 use crate::complete::machine::{Alike, Machine, Node, Output, Symbol};
 use crate::complete::{Complete, Size};
@@ -14,7 +16,7 @@ pub trait System {
     /// Why it could not be.
     type Error;
 
-    /// What it answers to a word, from its initial state.
+    /// What it answers to a word, from its initial state: to each of its inputs.
     fn ask(&mut self, word: &[Symbol]) -> Result<Vec<Output>, Self::Error>;
 }
 
@@ -35,10 +37,18 @@ pub enum LearnError<E> {
         /// Which one, counted from 1.
         at: usize,
     },
+    /// The system did not answer each input.
+    #[error("the system gave {answers} answers to the {} inputs of the word {word:?}", word.len())]
+    Answers {
+        /// The inputs.
+        word: Vec<Symbol>,
+        /// How many answers there were.
+        answers: usize,
+    },
     /// More states than the caller wanted.
     #[error("there are more than {0} states")]
     TooMany(usize),
-    /// The guess is not minimal, which the method excludes.
+    /// What it should be is not minimal.
     #[error(transparent)]
     Alike(#[from] Alike),
 }
@@ -70,11 +80,7 @@ pub fn learn<S: System>(
         let before = learner.asked;
         let guess = learner.guess(&mut basis, most)?;
         guessing = guessing + (learner.asked - before);
-        let refuted = match learner.refutation(&guess, &Complete::new(should, extra)?)? {
-            None => learner.refutation(&guess, &Complete::new(&guess, extra)?)?,
-            refuted => refuted,
-        };
-        let Some(word) = refuted else {
+        let Some(word) = learner.refutation(&guess, should, extra)? else {
             let confirmed = learner.asked - guessing;
             return Ok(Learned { machine: guess, asked: guessing, confirmed });
         };
@@ -82,17 +88,13 @@ pub fn learn<S: System>(
     }
 }
 
-/// A node of the tree: by input, what was answered and the node behind.
+/// A node of the tree: the word that leads there, the answer to its last input, and by input the
+/// node behind.
 #[derive(Clone, Debug)]
 struct Seen {
     word: Vec<Symbol>,
-    behind: Vec<Option<(Output, usize)>>,
-}
-
-impl Seen {
-    fn new(inputs: usize) -> Self {
-        Self { word: Vec::new(), behind: vec![None; inputs] }
-    }
+    answer: Output,
+    behind: Vec<Option<usize>>,
 }
 
 struct Learner<'s, S> {
@@ -104,11 +106,49 @@ struct Learner<'s, S> {
 
 impl<'s, S: System> Learner<'s, S> {
     fn new(system: &'s mut S, inputs: usize) -> Self {
-        Self { system, inputs, tree: vec![Seen::new(inputs)], asked: Size::default() }
+        let root = Seen { word: Vec::new(), answer: 0, behind: vec![None; inputs] };
+        Self { system, inputs, tree: vec![root], asked: Size::default() }
+    }
+
+    /// A word that the system answers otherwise than the guess does.
+    fn refutation(
+        &mut self,
+        guess: &Machine,
+        should: &Machine,
+        extra: usize,
+    ) -> Result<Option<Vec<Symbol>>, LearnError<S::Error>> {
+        // Two states of a guess that agrees with the tree answer differently, as they do there: so
+        // it is minimal, and has a suite.
+        if let Some(word) = self.contradiction(guess) {
+            return Ok(Some(word));
+        }
+        for machine in [should, guess] {
+            if let Some(word) = self.failure(guess, &Complete::new(machine, extra)?)? {
+                return Ok(Some(word));
+            }
+        }
+        Ok(None)
+    }
+
+    /// A shortest word that was answered otherwise than the guess does.
+    fn contradiction(&self, guess: &Machine) -> Option<Vec<Symbol>> {
+        let mut queue = VecDeque::from([(0, 0)]);
+        while let Some((node, at)) = queue.pop_front() {
+            for (input, next) in guess.symbols().zip(&self.tree[node].behind) {
+                let Some(next) = *next else { continue };
+                match guess.step(at, input) {
+                    Some((to, says)) if says == self.tree[next].answer => {
+                        queue.push_back((next, to));
+                    }
+                    _ => return Some(self.tree[next].word.clone()),
+                }
+            }
+        }
+        None
     }
 
     /// The beginning of a test that the system answers otherwise than the guess does.
-    fn refutation(
+    fn failure(
         &mut self,
         guess: &Machine,
         suite: &Complete<'_>,
@@ -123,38 +163,39 @@ impl<'s, S: System> Learner<'s, S> {
         outcome
     }
 
-    /// Ask a word, unless all of it is known, and keep what is answered.
-    fn ask(&mut self, word: &[Symbol]) -> Result<(), LearnError<S::Error>> {
-        if self.node(word).is_some() {
-            return Ok(());
+    /// Ask a word, unless all of it is known, and keep what is answered. The node it leads to.
+    fn ask(&mut self, word: &[Symbol]) -> Result<usize, LearnError<S::Error>> {
+        if let Some(node) = self.node(word) {
+            return Ok(node);
         }
         let answers = self.system.ask(word).map_err(LearnError::System)?;
         self.asked.tests += 1;
         self.asked.inputs += word.len() as u64;
+        if answers.len() != word.len() {
+            return Err(LearnError::Answers { word: word.to_vec(), answers: answers.len() });
+        }
         let mut at = 0;
         for (number, (&input, &answer)) in word.iter().zip(&answers).enumerate() {
-            at = match self.tree[at].behind[usize::from(input)] {
-                Some((known, node)) if known == answer => node,
+            let input = usize::from(input);
+            at = match self.tree[at].behind[input] {
+                Some(node) if self.tree[node].answer == answer => node,
                 Some(_) => {
                     return Err(LearnError::TwoAnswers { word: word.to_vec(), at: number + 1 });
                 }
                 None => {
-                    let mut node = Seen::new(self.inputs);
-                    node.word = word[..=number].to_vec();
-                    self.tree.push(node);
-                    let new = self.tree.len() - 1;
-                    self.tree[at].behind[usize::from(input)] = Some((answer, new));
+                    let new = self.tree.len();
+                    let word = word[..=number].to_vec();
+                    self.tree.push(Seen { word, answer, behind: vec![None; self.inputs] });
+                    self.tree[at].behind[input] = Some(new);
                     new
                 }
             };
         }
-        Ok(())
+        Ok(at)
     }
 
     fn node(&self, word: &[Symbol]) -> Option<usize> {
-        word.iter().try_fold(0, |at: usize, &input| {
-            self.tree[at].behind[usize::from(input)].map(|(_, node)| node)
-        })
+        word.iter().try_fold(0, |at: usize, &input| self.tree[at].behind[usize::from(input)])
     }
 
     /// A word to which two nodes are known to answer differently.
@@ -165,10 +206,10 @@ impl<'s, S: System> Learner<'s, S> {
             _ => None,
         });
         for (input, left, right) in known {
-            if left.0 != right.0 {
+            if self.tree[left].answer != self.tree[right].answer {
                 return Some(vec![input]);
             }
-            if let Some(tail) = self.apart(left.1, right.1) {
+            if let Some(tail) = self.apart(left, right) {
                 return Some([&[input], tail.as_slice()].concat());
             }
         }
@@ -208,23 +249,16 @@ impl<'s, S: System> Learner<'s, S> {
         for place in 0..basis.len() {
             for input in 0..self.inputs as Symbol {
                 let word = [self.tree[basis[place]].word.as_slice(), &[input]].concat();
-                self.ask(&word)?;
-                let Some((answer, node)) = self.tree[basis[place]].behind[usize::from(input)]
-                else {
-                    continue;
+                let node = self.ask(&word)?;
+                let same = match basis.iter().position(|&known| known == node) {
+                    None => self.identify(basis, node)?,
+                    known => known,
                 };
-                if basis.contains(&node) {
-                    let same = basis.iter().position(|&known| known == node).unwrap_or_default();
-                    table.push(Some((same as Node, answer)));
-                    continue;
-                }
-                match self.identify(basis, node)? {
-                    Some(same) => table.push(Some((same as Node, answer))),
-                    None => {
-                        basis.push(node);
-                        return Ok(None);
-                    }
-                }
+                let Some(same) = same else {
+                    basis.push(node);
+                    return Ok(None);
+                };
+                table.push(Some((same as Node, self.tree[node].answer)));
             }
         }
         Ok(Some(table))
@@ -260,7 +294,7 @@ impl<'s, S: System> Learner<'s, S> {
         for (number, &input) in word.iter().enumerate() {
             let seen = self.tree[node].behind[usize::from(input)];
             match (seen, guess.step(at, input)) {
-                (Some((answer, next)), Some((to, says))) if answer == says => {
+                (Some(next), Some((to, says))) if self.tree[next].answer == says => {
                     (node, at) = (next, to);
                 }
                 _ => return Ok(Some(number + 1)),
