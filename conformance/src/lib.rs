@@ -41,6 +41,7 @@ pub mod junit;
 #[cfg(feature = "lab")]
 pub mod lab;
 pub mod lifetime;
+mod lines;
 pub mod migrate;
 pub mod observe;
 #[cfg(feature = "report")]

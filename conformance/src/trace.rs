@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! Traces: what is done to a device, and what it must answer. One file format for generated suites,
-//! counterexamples of the model and, later, recordings; `specs/trace-format.md` describes it.
+//! Traces: what is done to a device, and what it must answer. One file format for generated suites
+//! and counterexamples of the model; `specs/trace-format.md` describes it.
 
 use std::borrow::Cow;
 use std::collections::HashSet;
@@ -9,6 +9,8 @@ use std::io::{self, BufRead, Write};
 
 use serde::{Deserialize, Serialize};
 use vfio_fsm_core::{EndOfStream, Errno, Fd, FdFlags, Features, Op, PrecopyInfo, RawState, Reply};
+
+use crate::lines::{self, Lines, Next};
 
 /// The version of the format that this crate reads and writes.
 pub const VERSION: u32 = 1;
@@ -408,7 +410,7 @@ pub enum Problem {
     #[error("cannot be read: {0}")]
     Io(#[from] io::Error),
     /// Not JSON, or not the JSON of a header or a step.
-    #[error("not a header or step of a trace: {}; specs/trace-format.md has the format", within(.0))]
+    #[error("not a header or step of a trace: {}; specs/trace-format.md has the format", lines::within(.0))]
     Json(#[from] serde_json::Error),
     /// Another format.
     #[error(
@@ -451,15 +453,6 @@ pub enum Problem {
     Empty,
 }
 
-/// The error without its line, which is always 1: we know better.
-fn within(error: &serde_json::Error) -> String {
-    let text = error.to_string();
-    match text.rsplit_once(" at line ") {
-        Some((what, _)) => format!("{what}, at column {}", error.column()),
-        None => text,
-    }
-}
-
 /// Read the traces of a file.
 ///
 /// What this returns has a meaning throughout: a replayer never finds a slot that no read has
@@ -472,10 +465,7 @@ pub fn read(input: impl BufRead) -> Result<Vec<Trace>, TraceError> {
 /// memory. After the first error there is nothing more.
 #[derive(Debug)]
 pub struct Reader<R> {
-    input: R,
-    /// Of the last line.
-    line: usize,
-    text: Vec<u8>,
+    lines: Lines<R>,
     names: HashSet<String>,
     /// The trace whose steps are being read.
     current: Option<Current>,
@@ -496,17 +486,14 @@ struct Current {
 impl<R: BufRead> Reader<R> {
     /// The traces of a file.
     pub fn new(input: R) -> Self {
-        let (text, names) = (Vec::new(), HashSet::new());
-        Self { input, line: 0, text, names, current: None, ended: false }
+        let lines = Lines::new(input, LONGEST_LINE);
+        Self { lines, names: HashSet::new(), current: None, ended: false }
     }
 
     /// The next trace; nothing behind the last one.
     fn advance(&mut self) -> Result<Option<Trace>, TraceError> {
-        while self.read_line()? {
-            if self.text.trim_ascii().is_empty() {
-                continue;
-            }
-            match parse(self.text.trim_ascii_end()).map_err(|problem| self.fail(problem))? {
+        while let Some(line) = self.line().map_err(|problem| self.fail(problem))? {
+            match line {
                 Line::Header(header) => {
                     if let Some(before) = self.begin(header)? {
                         return before.finish().map(Some);
@@ -522,17 +509,13 @@ impl<R: BufRead> Reader<R> {
         }
     }
 
-    /// The next line; false at the end of the file.
-    fn read_line(&mut self) -> Result<bool, TraceError> {
-        self.text.clear();
-        self.line += 1;
-        let mut limited = io::Read::take(&mut self.input, LONGEST_LINE + 1);
-        let len = limited.read_until(b'\n', &mut self.text);
-        let len = len.map_err(|error| self.fail(error.into()))?;
-        if len as u64 > LONGEST_LINE {
-            return Err(self.fail(Problem::TooLong));
+    /// The next line; nothing at the end of the file.
+    fn line(&mut self) -> Result<Option<Line>, Problem> {
+        match self.lines.advance()? {
+            Next::Line => parse(self.lines.text()).map(Some),
+            Next::TooLong => Err(Problem::TooLong),
+            Next::End => Ok(None),
         }
-        Ok(len > 0)
     }
 
     /// A trace begins, and so the one before it has ended.
@@ -541,14 +524,14 @@ impl<R: BufRead> Reader<R> {
             return Err(self.fail(Problem::Twice(header.name)));
         }
         let trace = Trace { header, steps: Vec::new() };
-        let (line, bytes) = (self.line, self.text.len() as u64);
+        let (line, bytes) = (self.lines.number(), self.lines.text().len() as u64);
         let current = Current { trace, line, bytes, filled: Filled::default() };
         Ok(self.current.replace(current))
     }
 
     fn step(&mut self, step: Step) -> Result<(), Problem> {
         let current = self.current.as_mut().ok_or(Problem::Headless)?;
-        current.bytes += self.text.len() as u64;
+        current.bytes += self.lines.text().len() as u64;
         if current.bytes > LARGEST_TRACE {
             return Err(Problem::TooLarge(current.trace.header.name.clone()));
         }
@@ -558,7 +541,7 @@ impl<R: BufRead> Reader<R> {
     }
 
     const fn fail(&self, problem: Problem) -> TraceError {
-        TraceError { line: self.line, problem }
+        TraceError { line: self.lines.number(), problem }
     }
 }
 
@@ -661,12 +644,8 @@ pub fn write<'a>(
     output: &mut (impl Write + ?Sized),
 ) -> io::Result<()> {
     for trace in traces {
-        serde_json::to_writer(&mut *output, &trace.header)?;
-        output.write_all(b"\n")?;
-        for step in &trace.steps {
-            serde_json::to_writer(&mut *output, step)?;
-            output.write_all(b"\n")?;
-        }
+        lines::write(output, &trace.header)?;
+        trace.steps.iter().try_for_each(|step| lines::write(output, step))?;
     }
     Ok(())
 }

@@ -717,7 +717,11 @@ fn what_is_malformed_is_refused() {
         (&[STEP], 1, "before the first header"),
         (&[r#"{"vfio-fsm-recording":2,"new":true}"#], 1, "version 2"),
         (&[HEADER, STEP, HEADER], 3, "a second recording"),
-        (&[HEADER, "{"], 2, "not a header or step"),
+        (
+            &[HEADER, "{"],
+            2,
+            "not a header or step of a recording: EOF while parsing an object, at column 1;",
+        ),
         (&[HEADER, r#"{"op":"reset","reply":"ok","colour":1}"#], 2, "colour"),
         (&[HEADER, r#"{"op":"explode","reply":"ok"}"#], 2, "explode"),
         (&[HEADER, r#"{"reply":"ok"}"#], 2, "either op or dma_logging"),

@@ -8,6 +8,8 @@ use std::io::{self, BufRead, Write};
 use serde::{Deserialize, Serialize};
 use vfio_fsm_core::{Fd, Op, Reply};
 
+use crate::lines::{self, Lines, Next};
+
 /// The version of the format that this crate reads and writes.
 pub const VERSION: u32 = 1;
 
@@ -125,7 +127,10 @@ pub enum Problem {
     #[error("cannot be read: {0}")]
     Io(#[from] io::Error),
     /// Not JSON, or not the JSON of a header or a step.
-    #[error("not a header or step of a recording: {0}; specs/recording-format.md has the format")]
+    #[error(
+        "not a header or step of a recording: {}; specs/recording-format.md has the format",
+        lines::within(.0)
+    )]
     Json(#[from] serde_json::Error),
     /// Another format.
     #[error(
@@ -160,24 +165,20 @@ pub enum Problem {
 ///
 /// What this returns has a meaning throughout: an op has a reply that it can have, and a data_fd was
 /// handed out before it is used, and once.
-pub(super) fn read(mut input: impl BufRead) -> Result<Vec<Recording>, RecordingError> {
+pub(super) fn read(input: impl BufRead) -> Result<Vec<Recording>, RecordingError> {
     let mut file = Recordings::default();
-    let mut text = Vec::new();
-    for line in 1.. {
-        let fail = |problem| RecordingError { line, problem };
-        text.clear();
-        let mut limited = io::Read::take(&mut input, LONGEST_LINE + 1);
-        if limited.read_until(b'\n', &mut text).map_err(|e| fail(e.into()))? == 0 {
-            break;
-        }
-        if text.len() as u64 > LONGEST_LINE {
-            return Err(fail(Problem::TooLong));
-        }
-        if !text.trim_ascii().is_empty() {
-            parse(&text).and_then(|parsed| file.take(line, parsed)).map_err(fail)?;
-        }
+    let mut lines = Lines::new(input, LONGEST_LINE);
+    loop {
+        let next = lines.advance();
+        let line = lines.number();
+        let taken = match next {
+            Ok(Next::Line) => parse(lines.text()).and_then(|parsed| file.take(line, parsed)),
+            Ok(Next::TooLong) => Err(Problem::TooLong),
+            Ok(Next::End) => return file.finish(),
+            Err(error) => Err(error.into()),
+        };
+        taken.map_err(|problem| RecordingError { line, problem })?;
     }
-    file.finish()
 }
 
 enum Line {
@@ -332,12 +333,8 @@ pub fn write<'a>(
     output: &mut impl Write,
 ) -> io::Result<()> {
     for recording in recordings {
-        serde_json::to_writer(&mut *output, &recording.header)?;
-        output.write_all(b"\n")?;
-        for step in &recording.steps {
-            serde_json::to_writer(&mut *output, step)?;
-            output.write_all(b"\n")?;
-        }
+        lines::write(output, &recording.header)?;
+        recording.steps.iter().try_for_each(|step| lines::write(output, step))?;
     }
     Ok(())
 }
