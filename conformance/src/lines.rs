@@ -52,9 +52,9 @@ impl<R: BufRead> Lines<R> {
         self.number
     }
 
-    /// The last line, without the end of it.
+    /// The last line, with the end of it.
     pub(crate) fn text(&self) -> &[u8] {
-        self.text.trim_ascii_end()
+        &self.text
     }
 }
 

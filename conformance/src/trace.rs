@@ -631,6 +631,8 @@ fn parse(text: &[u8]) -> Result<Line, Problem> {
         version: Option<u64>,
     }
     const READ: u64 = VERSION as u64;
+    // What follows the JSON is no column of it.
+    let text = text.trim_ascii_end();
     match serde_json::from_slice::<Version>(text)?.version {
         None => Ok(Line::Step(serde_json::from_slice(text)?)),
         Some(READ) => Ok(Line::Header(serde_json::from_slice(text)?)),
